@@ -1,0 +1,96 @@
+"""Heavy Python work on every core of one machine, with nothing to set up.
+
+>>> import manyhands as mh
+>>> mh.map(lambda x: x * x, range(4))
+[0, 1, 4, 9]
+
+Every name is loaded when it is first used, so that importing the package costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from manyhands.api.calls import as_completed, gather, submit, wait
+    from manyhands.api.mapping import imap, imap_unordered, map, starmap
+    from manyhands.api.reporting import report
+    from manyhands.api.task import Task, task
+    from manyhands.core.future import Future
+    from manyhands.errors import (
+        DependencyError,
+        EngineNotInstalledError,
+        InvalidArgumentError,
+        ManyhandsError,
+        NotCallableError,
+        RemoteError,
+        SessionClosedError,
+        UnknownEngineError,
+        UnloadableError,
+        UnpicklableError,
+        UnsupportedError,
+        WorkerDiedError,
+        WorkerError,
+        WorkerStartError,
+    )
+    from manyhands.observe.report import Report
+    from manyhands.session import Session, shutdown
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DependencyError",
+    "EngineNotInstalledError",
+    "Future",
+    "InvalidArgumentError",
+    "ManyhandsError",
+    "NotCallableError",
+    "RemoteError",
+    "Report",
+    "Session",
+    "SessionClosedError",
+    "Task",
+    "UnknownEngineError",
+    "UnloadableError",
+    "UnpicklableError",
+    "UnsupportedError",
+    "WorkerDiedError",
+    "WorkerError",
+    "WorkerStartError",
+    "as_completed",
+    "gather",
+    "imap",
+    "imap_unordered",
+    "map",
+    "report",
+    "shutdown",
+    "starmap",
+    "submit",
+    "task",
+    "wait",
+]
+
+_HOMES = {
+    "api.calls": ("as_completed", "gather", "submit", "wait"),
+    "api.mapping": ("imap", "imap_unordered", "map", "starmap"),
+    "api.reporting": ("report",),
+    "api.task": ("Task", "task"),
+    "core.future": ("Future",),
+    "observe.report": ("Report",),
+    "session": ("Session", "shutdown"),
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    home = next((home for home, names in _HOMES.items() if name in names), "errors")
+    value: object = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,225 @@
+"""Single calls on the current session, and waiting for several: `submit`, `gather`, `wait`, `as_completed`."""
+
+from __future__ import annotations
+
+from collections import deque
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, ParamSpec, TypeVar, overload
+
+from manyhands.errors import InvalidArgumentError
+from manyhands.session import check_on_error, get_session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from manyhands.core.future import Future
+
+P = ParamSpec("P")
+R = TypeVar("R")
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+
+_SLICE_SECONDS = 0.01
+"""How long to wait with one of several sessions before looking at what the others brought."""
+
+_RETURN_WHEN = ("ALL_COMPLETED", "FIRST_COMPLETED", "FIRST_EXCEPTION")
+
+
+class Waited(NamedTuple):
+    """What `wait` found: futures that are done, and the others."""
+
+    done: set[Future[Any]]
+    not_done: set[Future[Any]]
+
+
+@overload
+def submit(fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]: ...
+
+
+@overload
+def submit(fn: Callable[[A], R], a: A | Future[A], /) -> Future[R]: ...
+
+
+@overload
+def submit(fn: Callable[[A, B], R], a: A | Future[A], b: B | Future[B], /) -> Future[R]: ...
+
+
+@overload
+def submit(
+    fn: Callable[[A, B, C], R], a: A | Future[A], b: B | Future[B], c: C | Future[C], /
+) -> Future[R]: ...
+
+
+def submit(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+    """Have ``fn(*args, **kwargs)`` run by a worker, and return at once.
+
+    Parameters
+    ----------
+    fn
+        Any callable.
+    *args, **kwargs
+        Its arguments, as they are now. A future among them, also inside lists, tuples and dicts, stands for its
+        result: the call waits for it, and fails with `DependencyError` where it failed.
+
+    Returns
+    -------
+    Future
+        What does not travel (an argument that cannot be pickled) is the future's error.
+
+    Raises
+    ------
+    NotCallableError, SessionClosedError
+
+    Examples
+    --------
+    >>> import manyhands as mh
+    >>> two = mh.submit(abs, -2)
+    >>> mh.submit(pow, two, 10).result()
+    1024
+    """
+    return get_session().submit(fn, *args, **kwargs)
+
+
+@overload
+def gather(
+    futures: Iterable[Future[R]], *, on_error: Literal["raise"] = ..., timeout: float | None = ...
+) -> list[R]: ...
+
+
+@overload
+def gather(
+    futures: Iterable[Future[R]], *, on_error: Literal["return"], timeout: float | None = ...
+) -> list[R | BaseException]: ...
+
+
+def gather(futures: Iterable[Future[Any]], *, on_error: str = "raise", timeout: float | None = None) -> list[Any]:
+    """Wait for all futures; their results in the same order.
+
+    Parameters
+    ----------
+    futures
+        Of any sessions.
+    on_error : {"raise", "return"}
+        Whether an error is raised, the first in the order of `futures`, or stands among the results.
+    timeout
+        Seconds for all together.
+
+    Raises
+    ------
+    TimeoutError
+        Some are not done; they go on.
+    Exception
+        What a call raised.
+
+    Examples
+    --------
+    >>> import manyhands as mh
+    >>> mh.gather([mh.submit(abs, x) for x in (-1, -2)])
+    [1, 2]
+    """
+    keeps = check_on_error(on_error)
+    deadline = None if timeout is None else monotonic() + timeout
+    results = []
+    for future in futures:
+        left = None if deadline is None else max(0.0, deadline - monotonic())
+        error = future.exception(left)
+        if error is not None and keeps:
+            results.append(error)
+        else:
+            results.append(future.result(left))
+    return results
+
+
+def wait(
+    futures: Iterable[Future[Any]], timeout: float | None = None, return_when: str = "ALL_COMPLETED"
+) -> Waited:
+    """Wait until futures are done, without raising what they raised.
+
+    Parameters
+    ----------
+    futures
+        Of any sessions.
+    timeout
+        Seconds; when they are over, what is done by then is returned.
+    return_when : {"ALL_COMPLETED", "FIRST_COMPLETED", "FIRST_EXCEPTION"}
+        As in `concurrent.futures.wait`.
+
+    Returns
+    -------
+    Waited
+        Two sets, ``done`` and ``not_done``.
+
+    Examples
+    --------
+    >>> import manyhands as mh
+    >>> done, not_done = mh.wait([mh.submit(abs, -1), mh.submit(abs, -2)])
+    >>> len(done), len(not_done)
+    (2, 0)
+    """
+    if return_when not in _RETURN_WHEN:
+        raise InvalidArgumentError(f"return_when={return_when!r}: it is one of {', '.join(_RETURN_WHEN)}")
+    waiting = set(futures)
+    done: set[Future[Any]] = set()
+    for future in _iterate_done(waiting, timeout):
+        done.add(future)
+        failed = not future.cancelled() and return_when == "FIRST_EXCEPTION" and future.exception() is not None
+        if return_when == "FIRST_COMPLETED" or failed:
+            break
+    done |= {future for future in waiting if future.done()}
+    return Waited(done, waiting - done)
+
+
+def as_completed(futures: Iterable[Future[R]], timeout: float | None = None) -> Iterator[Future[R]]:
+    """Yield each future once it is done, in the order in which they end.
+
+    Parameters
+    ----------
+    futures
+        Of any sessions; one that stands in it twice is yielded once.
+    timeout
+        Seconds for all together.
+
+    Raises
+    ------
+    TimeoutError
+        The time is over and some are not done.
+
+    Examples
+    --------
+    >>> import manyhands as mh
+    >>> sorted(future.result() for future in mh.as_completed([mh.submit(abs, x) for x in (-1, -2)]))
+    [1, 2]
+    """
+    waiting = set(futures)
+    missing = len(waiting)
+    for future in _iterate_done(waiting, timeout):
+        missing -= 1
+        yield future
+    if missing:
+        raise TimeoutError(f"{missing} of {len(waiting)} futures are not done after {timeout} s")
+
+
+def _iterate_done(futures: set[Future[R]], timeout: float | None) -> Iterator[Future[R]]:
+    """Each future once it is done; ends early when `timeout` seconds are over."""
+    deadline = None if timeout is None else monotonic() + timeout
+    done: deque[Future[R]] = deque()
+    for future in futures:
+        future.notify(done.append)
+    waiting = set(futures)
+    slices = _SLICE_SECONDS if len({future.owner for future in futures}) > 1 else None
+    if slices is not None:
+        for future in futures:
+            future.owner.attend()
+    while waiting:
+        while done:
+            future = done.popleft()
+            waiting.discard(future)
+            yield future
+        if not waiting:
+            return
+        left = None if deadline is None else deadline - monotonic()
+        if left is not None and left <= 0:
+            return
+        limit = left if slices is None else min(slices, slices if left is None else left)
+        next(iter(waiting)).owner.wait_until(lambda: bool(done), limit)

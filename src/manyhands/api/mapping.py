@@ -1,0 +1,284 @@
+"""Maps on the current session: a function over many items, in batches that size themselves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+
+from manyhands.session import get_session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import Unpack
+
+    from manyhands.core.options import MapOptions
+
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+R = TypeVar("R")
+
+
+@overload
+def map(
+    fn: Callable[[A], R], a_items: Iterable[A], /, *, on_error: Literal["raise"] = ..., **options: Unpack[MapOptions]
+) -> list[R]: ...
+
+
+@overload
+def map(
+    fn: Callable[[A, B], R], a_items: Iterable[A], b_items: Iterable[B], /, *, on_error: Literal["raise"] = ..., **options: Unpack[MapOptions]
+) -> list[R]: ...
+
+
+@overload
+def map(
+    fn: Callable[[A, B, C], R], a_items: Iterable[A], b_items: Iterable[B], c_items: Iterable[C], /, *, on_error: Literal["raise"] = ..., **options: Unpack[MapOptions]
+) -> list[R]: ...
+
+
+@overload
+def map(
+    fn: Callable[..., R],
+    iterable: Iterable[Any],
+    /,
+    *more: Iterable[Any],
+    on_error: Literal["raise"] = ...,
+    **options: Unpack[MapOptions],
+) -> list[R]: ...
+
+
+@overload
+def map(
+    fn: Callable[..., R],
+    iterable: Iterable[Any],
+    /,
+    *more: Iterable[Any],
+    on_error: Literal["return"],
+    **options: Unpack[MapOptions],
+) -> list[R | BaseException]: ...
+
+
+def map(
+    fn: Callable[..., Any],
+    iterable: Iterable[Any],
+    /,
+    *more: Iterable[Any],
+    on_error: str = "raise",
+    **options: Unpack[MapOptions],
+) -> Any:
+    """Call ``fn`` on every item in parallel and return the results in the input's order.
+
+    Items travel in batches whose size follows the measured duration of an item: thousands of trivial ones
+    together, long ones one by one.
+
+    Parameters
+    ----------
+    fn
+        Any callable: a function of a script, a notebook or the REPL, a lambda, a closure.
+    iterable, *more
+        As with the built-in `map`, `fn` gets one item of each, and the shortest ends the map. Lists, ranges and
+        arrays travel as slices.
+    on_error : {"raise", "return"}
+        Whether the first error ends the map, or errors stand among the results.
+    batch : int, optional
+        Items per batch; left out, it follows the work.
+    progress : bool
+        Show a progress bar with rate, failures and time left.
+    retries : int
+        Further attempts at an item that failed.
+    retry_on : tuple of exception classes
+        Errors after which another attempt is made; every `Exception` by default.
+
+    Raises
+    ------
+    Exception
+        Whatever `fn` raised, with its remote traceback and the item's index as notes. Batches that have not
+        started are withdrawn.
+    WorkerDiedError
+        A worker ended while it ran an item. The other items of its batch run again, so an item that had ended
+        in the same batch runs twice.
+
+    Examples
+    --------
+    >>> import manyhands as mh
+    >>> mh.map(lambda x: x * x, range(5))
+    [0, 1, 4, 9, 16]
+    >>> mh.map(pow, [2, 3], [5, 2])
+    [32, 9]
+    >>> mh.map(int, ["1", "x"], on_error="return")
+    [1, ValueError("invalid literal for int() with base 10: 'x'")]
+    """
+    return get_session().map(fn, iterable, *more, on_error=on_error, **options)
+
+
+@overload
+def starmap(
+    fn: Callable[..., R],
+    tuples: Iterable[tuple[Any, ...]],
+    /,
+    *,
+    on_error: Literal["raise"] = ...,
+    **options: Unpack[MapOptions],
+) -> list[R]: ...
+
+
+@overload
+def starmap(
+    fn: Callable[..., R],
+    tuples: Iterable[tuple[Any, ...]],
+    /,
+    *,
+    on_error: Literal["return"],
+    **options: Unpack[MapOptions],
+) -> list[R | BaseException]: ...
+
+
+def starmap(
+    fn: Callable[..., Any],
+    tuples: Iterable[tuple[Any, ...]],
+    /,
+    *,
+    on_error: str = "raise",
+    **options: Unpack[MapOptions],
+) -> Any:
+    """Call ``fn(*item)`` for every tuple in parallel and return the results in the input's order.
+
+    Parameters and errors as in `map`.
+
+    Examples
+    --------
+    >>> import manyhands as mh
+    >>> mh.starmap(pow, [(2, 5), (3, 2)])
+    [32, 9]
+    """
+    return get_session().starmap(fn, tuples, on_error=on_error, **options)
+
+
+@overload
+def imap(
+    fn: Callable[[A], R], a_items: Iterable[A], /, *, on_error: Literal["raise"] = ..., **options: Unpack[MapOptions]
+) -> Iterator[R]: ...
+
+
+@overload
+def imap(
+    fn: Callable[[A, B], R], a_items: Iterable[A], b_items: Iterable[B], /, *, on_error: Literal["raise"] = ..., **options: Unpack[MapOptions]
+) -> Iterator[R]: ...
+
+
+@overload
+def imap(
+    fn: Callable[[A, B, C], R], a_items: Iterable[A], b_items: Iterable[B], c_items: Iterable[C], /, *, on_error: Literal["raise"] = ..., **options: Unpack[MapOptions]
+) -> Iterator[R]: ...
+
+
+@overload
+def imap(
+    fn: Callable[..., R],
+    iterable: Iterable[Any],
+    /,
+    *more: Iterable[Any],
+    on_error: Literal["raise"] = ...,
+    **options: Unpack[MapOptions],
+) -> Iterator[R]: ...
+
+
+@overload
+def imap(
+    fn: Callable[..., R],
+    iterable: Iterable[Any],
+    /,
+    *more: Iterable[Any],
+    on_error: Literal["return"],
+    **options: Unpack[MapOptions],
+) -> Iterator[R | BaseException]: ...
+
+
+def imap(
+    fn: Callable[..., Any],
+    iterable: Iterable[Any],
+    /,
+    *more: Iterable[Any],
+    on_error: str = "raise",
+    **options: Unpack[MapOptions],
+) -> Any:
+    """Call ``fn`` on every item in parallel and yield the results in the input's order, as they come.
+
+    Parameters and errors as in `map`.
+
+    Parameters
+    ----------
+    iterable, *more
+        May be endless: at most a few batches per worker are read ahead, by the thread that consumes.
+
+    Examples
+    --------
+    >>> import itertools
+    >>> import manyhands as mh
+    >>> squares = mh.imap(lambda x: x * x, itertools.count())
+    >>> [next(squares) for _ in range(4)]
+    [0, 1, 4, 9]
+    >>> squares.close()
+    """
+    return get_session().imap(fn, iterable, *more, on_error=on_error, **options)
+
+
+@overload
+def imap_unordered(
+    fn: Callable[[A], R], a_items: Iterable[A], /, *, on_error: Literal["raise"] = ..., **options: Unpack[MapOptions]
+) -> Iterator[R]: ...
+
+
+@overload
+def imap_unordered(
+    fn: Callable[[A, B], R], a_items: Iterable[A], b_items: Iterable[B], /, *, on_error: Literal["raise"] = ..., **options: Unpack[MapOptions]
+) -> Iterator[R]: ...
+
+
+@overload
+def imap_unordered(
+    fn: Callable[[A, B, C], R], a_items: Iterable[A], b_items: Iterable[B], c_items: Iterable[C], /, *, on_error: Literal["raise"] = ..., **options: Unpack[MapOptions]
+) -> Iterator[R]: ...
+
+
+@overload
+def imap_unordered(
+    fn: Callable[..., R],
+    iterable: Iterable[Any],
+    /,
+    *more: Iterable[Any],
+    on_error: Literal["raise"] = ...,
+    **options: Unpack[MapOptions],
+) -> Iterator[R]: ...
+
+
+@overload
+def imap_unordered(
+    fn: Callable[..., R],
+    iterable: Iterable[Any],
+    /,
+    *more: Iterable[Any],
+    on_error: Literal["return"],
+    **options: Unpack[MapOptions],
+) -> Iterator[R | BaseException]: ...
+
+
+def imap_unordered(
+    fn: Callable[..., Any],
+    iterable: Iterable[Any],
+    /,
+    *more: Iterable[Any],
+    on_error: str = "raise",
+    **options: Unpack[MapOptions],
+) -> Any:
+    """Call ``fn`` on every item in parallel and yield the results in the order in which they end.
+
+    Parameters and errors as in `map` and `imap`.
+
+    Examples
+    --------
+    >>> import manyhands as mh
+    >>> sorted(mh.imap_unordered(abs, [-3, 1, -2]))
+    [1, 2, 3]
+    """
+    return get_session().imap_unordered(fn, iterable, *more, on_error=on_error, **options)

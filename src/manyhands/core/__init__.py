@@ -1,0 +1,1 @@
+"""The shared language of every layer: the standard library and cloudpickle alone."""

@@ -1,0 +1,75 @@
+"""Pure: how many items the next batch of a map takes."""
+
+from __future__ import annotations
+
+TARGET_SECONDS = 0.004
+"""Work in a batch. A batch costs about 0.1 ms of overhead, so 4 ms keep it under 3 %; and nobody waits at the
+end of a map for longer than a batch takes."""
+
+GROWTH = 8
+"""By which factor a batch may exceed the largest one measured: an estimate from few items may be far off."""
+
+MEMORY = 0.5
+"""Weight that older batches keep with every new one: a slow first call is forgotten after a few."""
+
+_SPLIT = 4
+"""Batches that the rest of the input is cut into for each worker, so that uneven ones even out."""
+
+
+class BatchSizer:
+    """Follows the measured duration of items and sizes batches by it.
+
+    Parameters
+    ----------
+    workers
+        Those that share the work.
+    fixed
+        The size that the user asked for; None to let it follow the measurements.
+
+    Examples
+    --------
+    >>> sizer = BatchSizer(workers=2)
+    >>> sizer.choose()
+    1
+    >>> sizer.observe(items=1, seconds=1e-6)
+    >>> sizer.choose()
+    8
+    """
+
+    def __init__(self, workers: int, fixed: int | None = None) -> None:
+        self._workers = workers
+        self._fixed = fixed
+        self._items = 0.0
+        self._seconds = 0.0
+        self._largest = 0
+
+    @property
+    def seconds_per_item(self) -> float | None:
+        """The estimate in force; None before the first measurement."""
+        return self._seconds / self._items if self._items else None
+
+    def observe(self, items: int, seconds: float) -> None:
+        """Take in a finished batch of `items` items that ran for `seconds` in its worker."""
+        if items <= 0:
+            return
+        self._items = self._items * MEMORY + items
+        self._seconds = self._seconds * MEMORY + seconds
+        self._largest = max(self._largest, items)
+
+    def choose(self, remaining: int | None = None) -> int:
+        """The size of the next batch, at least 1.
+
+        Parameters
+        ----------
+        remaining
+            Items left of the input, where that is known.
+        """
+        if self._fixed is not None:
+            return self._fixed
+        each = self.seconds_per_item
+        if each is None:
+            return 1
+        size = min(self._largest * GROWTH, int(TARGET_SECONDS / each) if each > 0 else self._largest * GROWTH)
+        if remaining is not None:
+            size = min(size, remaining // (self._workers * _SPLIT))
+        return max(1, size)

@@ -1,0 +1,132 @@
+"""A user's exception on its way home: as itself where possible, with the traceback of where it was raised.
+
+Used on both sides of a process boundary; importing it loads C modules alone.
+"""
+
+from __future__ import annotations
+
+import os
+from _pickle import dumps, loads
+from typing import TYPE_CHECKING, Any, cast
+
+from manyhands.core.serialize import PROTOCOL, dump_result
+from manyhands.errors import RemoteError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+
+def pack_exception(error: BaseException, *, skip: int = 0, where: str | None = None) -> bytes:
+    """Bytes for `unpack_exception`; never fails.
+
+    Parameters
+    ----------
+    error
+        Caught, with its traceback.
+    skip
+        Frames of our own at the outer end of its traceback, left out of the text.
+    where
+        Who raised it, for the note; this process's id where left out.
+    """
+    text = _format(error, skip)
+    note = f"Traceback in {where or f'worker process {os.getpid()}'}:\n{text}"
+    chain = (_pack_one(error), _pack_linked(error.__cause__), _pack_linked(error.__context__))
+    return dumps((chain, error.__suppress_context__, note), PROTOCOL)
+
+
+def unpack_exception(payload: bytes) -> BaseException:
+    """The exception that `pack_exception` packed, with its remote traceback as a note."""
+    (packed, cause, context), suppress, note = loads(payload)
+    error = _unpack_one(packed)
+    if cause is not None:
+        error.__cause__ = _unpack_one(cause)
+    if context is not None:
+        error.__context__ = _unpack_one(context)
+    error.__suppress_context__ = suppress
+    error.add_note(note)
+    return error
+
+
+def _pack_linked(error: BaseException | None) -> Any:
+    return None if error is None else _pack_one(error)
+
+
+def _pack_one(error: BaseException) -> tuple[Any, ...]:
+    """The first way to send `error` that arrives: whole, piece by piece, or as a stand-in."""
+    try:
+        whole = dump_result(error)
+        if type(loads(whole)) is type(error):
+            return ("whole", whole)
+    except Exception:
+        pass  # a class whose __init__ does not take its own args, or a value inside that does not pickle
+    try:
+        kind = dump_result(type(error))
+        pieces = (kind, _keep_picklable(error.args), _keep_picklable_state(error.__dict__))
+        _rebuild(*pieces)
+    except Exception:
+        name = f"{type(error).__module__}.{type(error).__qualname__}"
+        return ("stand-in", name, _safe_str(error))
+    return ("pieces", *pieces)
+
+
+def _unpack_one(packed: tuple[Any, ...]) -> BaseException:
+    form, *rest = packed
+    try:
+        if form == "whole":
+            return cast("BaseException", loads(rest[0]))
+        if form == "pieces":
+            return _rebuild(*rest)
+    except Exception as error:
+        stand_in = RemoteError(f"the exception could not be rebuilt here: {error!r}")
+        stand_in.type_name = "unknown"
+        return stand_in
+    stand_in = RemoteError(f"{rest[0]}: {rest[1]}")
+    stand_in.type_name = rest[0]
+    return stand_in
+
+
+def _rebuild(kind: bytes, args: list[bytes | str], state: dict[str, bytes | str]) -> BaseException:
+    """An exception made without its ``__init__``, which may ask for other arguments than ``args``."""
+    cls = loads(kind)
+    values = tuple(loads(a) if isinstance(a, bytes) else a for a in args)
+    error = cast("BaseException", cls.__new__(cls, *values))
+    error.args = values
+    error.__dict__.update({k: loads(v) if isinstance(v, bytes) else v for k, v in state.items()})
+    return error
+
+
+def _keep_picklable(values: tuple[Any, ...]) -> list[bytes | str]:
+    return [_dump_or_describe(value) for value in values]
+
+
+def _keep_picklable_state(state: dict[str, Any]) -> dict[str, bytes | str]:
+    return {name: _dump_or_describe(value) for name, value in state.items()}
+
+
+def _dump_or_describe(value: object) -> bytes | str:
+    try:
+        payload = dump_result(value)
+        loads(payload)
+    except Exception:
+        return f"<{_safe_str(value)}: could not travel>"
+    return payload
+
+
+def _safe_str(value: object) -> str:
+    try:
+        return str(value)
+    except Exception:
+        return f"<{type(value).__qualname__} whose __str__ fails>"
+
+
+def _format(error: BaseException, skip: int) -> str:
+    import traceback
+
+    frames: TracebackType | None = error.__traceback__
+    for _ in range(skip):
+        if frames is not None and frames.tb_next is not None:
+            frames = frames.tb_next
+    try:
+        return "".join(traceback.format_exception(type(error), error, frames)).rstrip()
+    except Exception as failure:  # a user's __str__ or __repr__ can raise anything
+        return f"{type(error).__qualname__} (its traceback could not be formatted: {failure!r})"

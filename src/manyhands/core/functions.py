@@ -1,0 +1,202 @@
+"""Functions on their way to workers: pickled once, sent once per worker, pickled anew when they have changed."""
+
+from __future__ import annotations
+
+import sys
+from collections import OrderedDict
+from itertools import count
+from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
+from typing import TYPE_CHECKING, Any
+
+from manyhands.errors import NotCallableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from manyhands.core.serialize import Serializer
+
+_KEPT = 1024
+"""Functions remembered at once; a program that makes a lambda per call must not grow."""
+
+_UNCHANGING = (int, float, complex, str, bytes, bool, type(None), type, ModuleType, BuiltinFunctionType)
+"""Types of values that stay what they are as long as they are the same object. Classes count among them: a
+notebook that runs a class statement again makes a new object."""
+
+
+class Function:
+    """A function as workers get it.
+
+    Attributes
+    ----------
+    key : int
+        Its name between parent and worker.
+    name : str
+        What errors and reports call it.
+    payload : bytes
+        Its pickle.
+    seconds : float or None
+        Mean time of a call in a worker, followed with a memory of some tens of calls; None before the first.
+    """
+
+    __slots__ = ("key", "name", "payload", "seconds")
+
+    def __init__(self, key: int, name: str, payload: bytes) -> None:
+        self.key = key
+        self.name = name
+        self.payload = payload
+        self.seconds: float | None = None
+
+    def observe(self, seconds: float, calls: int) -> None:
+        """Take in the mean time `seconds` of `calls` calls."""
+        if self.seconds is None:
+            self.seconds = seconds
+        else:
+            weight = min(0.5, 0.1 * calls)
+            self.seconds += weight * (seconds - self.seconds)
+
+    def __repr__(self) -> str:
+        return f"<Function {self.key} {self.name}, {len(self.payload)} bytes>"
+
+
+class FunctionTable:
+    """Every function that this session's workers were given."""
+
+    def __init__(self, serializer: Serializer, by_value: Callable[[str], bool]) -> None:
+        self._serializer = serializer
+        self._by_value = by_value
+        self._keys = count(1)
+        self._known: OrderedDict[int, tuple[object, Function, _Watch]] = OrderedDict()
+        self._by_payload: OrderedDict[bytes, Function] = OrderedDict()
+
+    def register(self, fn: Callable[..., Any]) -> Function:
+        """The travelling form of `fn`, as it is now.
+
+        Raises
+        ------
+        NotCallableError
+        UnpicklableError
+            Naming what the function holds or uses that cannot travel.
+        """
+        known = self._known.get(id(fn))
+        if known is not None and known[0] is fn and known[2].is_unchanged():
+            return known[1]
+        return self._pickle(fn)
+
+    def _pickle(self, fn: Callable[..., Any]) -> Function:
+        check_callable(fn)
+        name = name_callable(fn)
+        payload = self._serializer.dump(fn, f"the function {name}")
+        function = self._by_payload.get(payload)
+        if function is None:
+            function = self._by_payload[payload] = Function(next(self._keys), name, payload)
+            if len(self._by_payload) > _KEPT:
+                self._by_payload.popitem(last=False)
+        watch = watch_function(fn, self._by_value)
+        if watch is not None:
+            self._known[id(fn)] = (fn, function, watch)
+            if len(self._known) > _KEPT:
+                self._known.popitem(last=False)
+        return function
+
+
+def check_callable(fn: object) -> None:
+    """Raise `NotCallableError` unless `fn` can be called."""
+    if not callable(fn):
+        hint = " It looks like a call's result: pass the function itself, without ()." if fn is None else ""
+        raise NotCallableError(f"expected a function or another callable, got {fn!r} ({type(fn).__name__}).{hint}")
+
+
+def name_callable(fn: object) -> str:
+    """What errors and reports call `fn`."""
+    name = getattr(fn, "__qualname__", None) or getattr(fn, "__name__", None)
+    if name is None and hasattr(fn, "func"):  # functools.partial
+        return f"partial({name_callable(fn.func)})"
+    return str(name or type(fn).__qualname__)
+
+
+class _Watch:
+    """What a function's pickle was made from: the same objects now mean the same pickle."""
+
+    __slots__ = ("_attributes", "_cells", "_globals")
+
+    def __init__(self) -> None:
+        self._attributes: list[tuple[FunctionType, CodeType, Any, Any]] = []
+        self._globals: list[tuple[dict[str, Any], str, Any]] = []
+        self._cells: list[tuple[Any, Any]] = []
+
+    def is_unchanged(self) -> bool:
+        for fn, code, defaults, kwdefaults in self._attributes:
+            if (
+                fn.__code__ is not code
+                or fn.__defaults__ is not defaults
+                or fn.__kwdefaults__ is not kwdefaults
+            ):
+                return False
+        for namespace, name, value in self._globals:
+            if namespace.get(name, _MISSING) is not value:
+                return False
+        return all(cell.cell_contents is value for cell, value in self._cells)
+
+    def add(self, fn: FunctionType, by_value: Callable[[str], bool]) -> bool:
+        """Take in all that `fn` is made from; False where something of it may change unseen."""
+        if any(entry[0] is fn for entry in self._attributes):
+            return True
+        self._attributes.append((fn, fn.__code__, fn.__defaults__, fn.__kwdefaults__))
+        values = [*(fn.__defaults__ or ()), *(fn.__kwdefaults__ or {}).values(), *fn.__dict__.values()]
+        for name in _iterate_names(fn.__code__):
+            value = fn.__globals__.get(name, _MISSING)
+            self._globals.append((fn.__globals__, name, value))
+            if value is not _MISSING:
+                values.append(value)
+        for cell in fn.__closure__ or ():
+            try:
+                value = cell.cell_contents
+            except ValueError:  # not assigned yet; the pickle fails or the call does
+                return False
+            self._cells.append((cell, value))
+            values.append(value)
+        return all(self._is_stable(value, by_value) for value in values)
+
+    def _is_stable(self, value: object, by_value: Callable[[str], bool]) -> bool:
+        if isinstance(value, FunctionType):
+            return _is_found_by_name(value, by_value) or self.add(value, by_value)
+        if type(value) in (tuple, frozenset):
+            return all(self._is_stable(item, by_value) for item in value)  # type: ignore[attr-defined]
+        return isinstance(value, _UNCHANGING)
+
+
+_MISSING = object()
+
+
+def watch_function(fn: object, by_value: Callable[[str], bool]) -> _Watch | None:
+    """A watch over what `fn` was pickled from, or None where a change could go unseen.
+
+    What travels by its name needs no watching. A function that travels by value is watched through its code,
+    defaults, closure and globals, as far as these are unchanging themselves; one that uses a list, a dictionary
+    or an object is pickled at every use, so that a worker always sees what the caller sees.
+    """
+    watch = _Watch()
+    if isinstance(fn, (type, BuiltinFunctionType)):
+        owner = getattr(fn, "__self__", None)  # a built-in method, such as [].append, carries its object
+        return watch if owner is None or isinstance(owner, ModuleType) else None
+    if not isinstance(fn, FunctionType):
+        return watch if _is_found_by_name(fn, by_value) else None
+    return watch if _is_found_by_name(fn, by_value) or watch.add(fn, by_value) else None
+
+
+def _is_found_by_name(fn: object, by_value: Callable[[str], bool]) -> bool:
+    module, name = getattr(fn, "__module__", None), getattr(fn, "__qualname__", None)
+    if not isinstance(module, str) or not isinstance(name, str) or by_value(module):
+        return False
+    found: Any = sys.modules.get(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return found is fn
+
+
+def _iterate_names(code: CodeType) -> Iterator[str]:
+    """Names of globals that the code may use, those of the functions inside it included."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _iterate_names(constant)

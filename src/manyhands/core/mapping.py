@@ -1,0 +1,300 @@
+"""A map: its input cut into batches just in time, its batches kept in flight, its results put in order."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Protocol
+
+from manyhands.core.batch import Batch
+from manyhands.core.batching import TARGET_SECONDS, BatchSizer
+from manyhands.core.exceptions import unpack_exception
+from manyhands.core.functions import check_callable, name_callable
+from manyhands.core.model import NO_RETRIES
+from manyhands.errors import InvalidArgumentError, WorkerStartError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from manyhands.core.future import Future
+    from manyhands.core.model import RetryPolicy
+
+_BUDGET_SECONDS = 8 * TARGET_SECONDS
+"""How long a batch may run before it leaves its rest to others."""
+
+_BATCHES_PER_WORKER = 3
+"""Batches in flight: one that runs, one that follows, one that the engine can move."""
+
+_BUFFERED_PER_WORKER = 8
+"""Batches read ahead of the consumer of an ordered stream, those that are done but not yet its turn included."""
+
+
+class Submitter(Protocol):
+    """What a map needs of a session."""
+
+    @property
+    def workers(self) -> int:
+        """How many share the work."""
+
+    def start_call(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], policy: RetryPolicy
+    ) -> Future[Any]:
+        """Submit one call."""
+
+    def wait_until(self, is_done: Callable[[], bool], timeout: float | None) -> bool:
+        """Wait until `is_done`."""
+
+    def cancel_calls(self, futures: Iterable[Future[Any]], *, kill: bool = False) -> None:
+        """Withdraw calls; with `kill` also those that run."""
+
+    def discount_batch(self, *, failed: bool) -> None:
+        """A call that ended was a batch, and no call of the user's."""
+
+    def count_items(self, items: int, failed: int) -> None:
+        """Items of a map have ended."""
+
+
+class Watcher(Protocol):
+    """What shows a map's progress."""
+
+    def advance(self, items: int, failed: int) -> None:
+        """So many items more have ended, so many of them failed."""
+
+    def close(self) -> None:
+        """The map has ended."""
+
+
+class _Part:
+    """Items that travel together: where they stand in the input, and their values by argument."""
+
+    __slots__ = ("attempts", "columns", "size", "start")
+
+    def __init__(self, start: int, columns: list[Any], attempts: int = 0) -> None:
+        self.start = start
+        self.columns = columns
+        self.size = min(len(column) for column in columns)
+        self.attempts = attempts
+
+    def cut(self, begin: int, end: int, attempts: int = 0) -> _Part:
+        return _Part(self.start + begin, [column[begin:end] for column in self.columns], attempts)
+
+
+class _Source:
+    """The input, read from front to back. What has a length and slices (a list, a range, an array) is sliced."""
+
+    def __init__(self, inputs: tuple[Iterable[Any], ...]) -> None:
+        self._sliced = [value if _is_sliceable(value) else None for value in inputs]
+        self._iterators = [
+            iter(value) if sliced is None else None for value, sliced in zip(inputs, self._sliced, strict=True)
+        ]
+        lengths = [len(value) for value in self._sliced if value is not None]
+        self._shortest = min(lengths, default=None)
+        self._read = 0
+        self._ended = False
+
+    def count_remaining(self) -> int | None:
+        """Items left; None where nobody knows."""
+        if self._shortest is None or any(iterator is not None for iterator in self._iterators):
+            return None
+        return self._shortest - self._read
+
+    def take(self, size: int) -> _Part | None:
+        """The next `size` items, or fewer at the end; None after it."""
+        if self._ended:
+            return None
+        start, end = self._read, self._read + size
+        columns = []
+        for value, iterator in zip(self._sliced, self._iterators, strict=True):
+            columns.append(value[start:end] if iterator is None else list(islice(iterator, size)))
+        part = _Part(start, columns)
+        if part.size < size:
+            self._ended = True
+            part = part.cut(0, part.size)
+        self._read += part.size
+        return part if part.size else None
+
+
+class MapRun:
+    """One map under way.
+
+    Parameters
+    ----------
+    session
+        Runs the batches.
+    fn
+        The user's function.
+    inputs
+        For each argument of `fn`, its values; the shortest ends the map.
+    star
+        Whether `inputs` is one iterable of argument tuples.
+    batch
+        Items per batch; None to let it follow the measured duration of an item.
+    keep_going
+        Whether an item's error becomes its result.
+    policy
+        Tries of an item.
+    watcher
+        Is told of progress.
+    """
+
+    def __init__(
+        self,
+        session: Submitter,
+        fn: Callable[..., Any],
+        inputs: tuple[Iterable[Any], ...],
+        *,
+        star: bool = False,
+        batch: int | None = None,
+        keep_going: bool = False,
+        policy: RetryPolicy = NO_RETRIES,
+        watcher: Watcher | None = None,
+    ) -> None:
+        check_callable(fn)
+        if batch is not None and (not isinstance(batch, int) or isinstance(batch, bool) or batch < 1):
+            raise InvalidArgumentError(
+                f"batch={batch!r}: it is a number of items, 1 or more; leave it out to let it follow the work"
+            )
+        self._session = session
+        self._name = name_callable(fn)
+        keeps = keep_going or policy.retries > 0
+        budget = None if batch is not None else _BUDGET_SECONDS
+        self._batch = Batch(fn, self._name, star=star, keep_going=keeps, budget=budget)
+        self._source = _Source(inputs)
+        self._sizer = BatchSizer(session.workers, batch)
+        self._keep_going = keep_going
+        self._policy = policy
+        self._watcher = watcher
+        self._waiting: list[_Part] = []
+        self._flying: dict[Future[Any], _Part] = {}
+
+    def iterate_parts(self, *, ordered: bool) -> Iterator[list[Any]]:
+        """Lists of results as they come, or in the input's order; reads ahead a bounded number of items.
+
+        Whoever stops early closes the iterator: what has not started is then withdrawn.
+        """
+        done: dict[int, tuple[int, list[Any]]] = {}
+        turn = 0
+        try:
+            while True:
+                self._launch(len(done) if ordered else 0)
+                if not self._flying:
+                    break
+                self._session.wait_until(self._has_landed, None)
+                for start, values in self._land():
+                    done[start] = (len(values), values)
+                if ordered:
+                    while turn in done:
+                        size, values = done.pop(turn)
+                        turn += size
+                        yield values
+                else:
+                    while done:
+                        yield done.popitem()[1][1]
+        except KeyboardInterrupt:
+            self._session.cancel_calls(self._flying, kill=True)
+            raise
+        finally:
+            self._session.cancel_calls(self._flying)
+            if self._watcher is not None:
+                self._watcher.close()
+
+    def _launch(self, buffered: int) -> None:
+        """Keep enough batches in flight."""
+        workers = self._session.workers
+        while len(self._flying) < _BATCHES_PER_WORKER * workers:
+            if self._waiting:
+                part: _Part | None = self._waiting.pop()
+            elif len(self._flying) + buffered >= _BUFFERED_PER_WORKER * workers and self._flying:
+                return
+            else:
+                part = self._source.take(self._sizer.choose(self._source.count_remaining()))
+            if part is None:
+                return
+            future = self._session.start_call(self._batch, tuple(part.columns), {}, NO_RETRIES)
+            self._flying[future] = part
+
+    def _has_landed(self) -> bool:
+        return any(future.done() for future in self._flying)
+
+    def _land(self) -> list[tuple[int, list[Any]]]:
+        """The values of batches that have ended, each with its place in the input."""
+        landed = [future for future in self._flying if future.done()]
+        results = []
+        for future in landed:
+            part = self._flying[future]
+            error = future.exception()
+            del self._flying[future]
+            self._session.discount_batch(failed=error is not None)
+            if error is not None:
+                results += self._recover(part, error)
+            else:
+                results += self._accept(part, *future.result())
+        return results
+
+    def _accept(
+        self, part: _Part, values: list[Any], failures: list[tuple[int, bytes]], seconds: float
+    ) -> list[tuple[int, list[Any]]]:
+        self._sizer.observe(len(values), seconds)
+        if failures:
+            return self._settle(part, values, failures)
+        if len(values) < part.size:
+            self._waiting.append(part.cut(len(values), part.size))
+        self._count(len(values), 0)
+        return [(part.start, values)]
+
+    def _recover(self, part: _Part, error: BaseException) -> list[tuple[int, list[Any]]]:
+        """A batch failed as a whole: its worker died, or its results do not travel. Find the item."""
+        if part.size > 1 and not isinstance(error, WorkerStartError):
+            self._waiting += [part.cut(i, i + 1) for i in reversed(range(part.size))]
+            return []
+        if self._is_tried_again(part.attempts, error):
+            self._waiting.append(part.cut(0, 1, part.attempts + 1))
+            return []
+        self._count(1, 1)
+        return [(part.start, [self._raise_or_keep(part.start, error)])]
+
+    def _settle(
+        self, part: _Part, values: list[Any], failures: list[tuple[int, bytes]]
+    ) -> list[tuple[int, list[Any]]]:
+        """Some items of a batch failed: raise, keep the errors as results, or try these items again."""
+        results = []
+        begin = 0
+        failed = 0
+        for place, packed in failures:
+            error = unpack_exception(packed)
+            attempts = part.attempts if part.size == 1 else 0
+            if not self._is_tried_again(attempts, error):
+                values[place] = self._raise_or_keep(part.start + place, error)
+                failed += 1
+                continue
+            if place > begin:
+                results.append((part.start + begin, values[begin:place]))
+            self._waiting.append(part.cut(place, place + 1, attempts + 1))
+            begin = place + 1
+        if begin < len(values):
+            results.append((part.start + begin, values[begin:]))
+        if len(values) < part.size:
+            self._waiting.append(part.cut(len(values), part.size))
+        self._count(sum(len(kept) for _, kept in results), failed)
+        return results
+
+    def _is_tried_again(self, attempts: int, error: BaseException) -> bool:
+        return attempts < self._policy.retries and isinstance(error, self._policy.retry_on)
+
+    def _raise_or_keep(self, index: int, error: BaseException) -> BaseException:
+        error.add_note(f"in item {index} of a map of {self._name}")
+        if self._keep_going:
+            return error
+        self._count(1, 1)
+        raise error
+
+    def _count(self, items: int, failed: int) -> None:
+        self._session.count_items(items, failed)
+        if self._watcher is not None:
+            self._watcher.advance(items, failed)
+
+
+def _is_sliceable(value: Any) -> bool:
+    """Whether slices of `value` are what iteration would give; true of NumPy's arrays, not of pandas' series."""
+    if isinstance(value, (list, tuple, range, str, bytes, bytearray, memoryview)):
+        return True
+    return hasattr(value, "__array_interface__") and bool(getattr(value, "shape", ())) and not hasattr(value, "iloc")

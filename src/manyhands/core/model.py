@@ -1,0 +1,125 @@
+"""The words that every layer shares: calls, how they end, what an engine can do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Call:
+    """One invocation of a function, from its submission to its last attempt.
+
+    Attributes
+    ----------
+    key : int
+        Unique in the session.
+    fn, args, kwargs
+        What to run.
+    has_inputs : bool
+        Whether there are futures among the arguments; an engine gets their results in their place.
+    """
+
+    __slots__ = ("args", "fn", "has_inputs", "key", "kwargs")
+
+    def __init__(self, key: int, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.key = key
+        self.fn = fn
+        self.args = args
+        self.kwargs = kwargs
+        self.has_inputs = False
+
+
+class CallState(Enum):
+    """Where a call is that needs an account. The normal path is WAITING, READY, and out of the account."""
+
+    WAITING = "waiting"
+    """Some of its inputs are not there yet."""
+    READY = "ready"
+    """With the engine: queued, running, or about to be tried again."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often a call is tried, and after which errors again.
+
+    Attributes
+    ----------
+    retries
+        Attempts after the first.
+    retry_on
+        Errors after which another attempt makes sense.
+    """
+
+    retries: int = 0
+    retry_on: tuple[type[BaseException], ...] = (Exception,)
+
+
+NO_RETRIES = RetryPolicy()
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What an engine can do; what it cannot raises `UnsupportedError`.
+
+    Attributes
+    ----------
+    isolates
+        A crash of native code in a call leaves the program whole.
+    parallel
+        Pure Python code runs on several cores at once.
+    pickles
+        Arguments and results are copied through pickle, so a call cannot change what its caller holds.
+    """
+
+    isolates: bool
+    parallel: bool
+    pickles: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """What a session tells its engine at the start.
+
+    Attributes
+    ----------
+    workers
+        How many.
+    initializer, initargs
+        Run once in every worker before its first call.
+    start_method
+        How the local engine makes a worker: "fork" or "spawn"; None for what the system does best.
+    """
+
+    workers: int
+    initializer: Callable[..., object] | None = None
+    initargs: tuple[Any, ...] = ()
+    start_method: str | None = None
+
+
+@dataclass(slots=True)
+class EngineStats:
+    """What an engine has measured since its start; seconds are summed over workers.
+
+    Attributes
+    ----------
+    starting
+        Seconds from the engine's start to its first worker's being ready.
+    computing
+        Seconds that calls ran.
+    moving
+        Seconds that workers spent unpickling arguments and functions and pickling results.
+    deaths
+        Workers that died.
+    pids
+        Process ids of the workers that live.
+    """
+
+    starting: float = 0.0
+    computing: float = 0.0
+    moving: float = 0.0
+    deaths: int = 0
+    pids: list[int] = field(default_factory=list)

@@ -1,0 +1,1 @@
+"""What owns workers, one module or package each."""

@@ -1,0 +1,67 @@
+"""The engine that runs every call at once, in the caller: the reference, and the debugger's friend."""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from manyhands.core.attempt import attempt
+from manyhands.core.model import Capabilities, EngineStats
+from manyhands.errors import WorkerStartError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from manyhands.core.engine import Sink
+    from manyhands.core.model import Call, EngineConfig
+
+
+class InlineEngine:
+    """Runs a call inside `submit`; see `manyhands.core.engine.Engine` for the members."""
+
+    name = "inline"
+    capabilities = Capabilities(isolates=False, parallel=False, pickles=False)
+
+    def start(self, config: EngineConfig, sink: Sink) -> None:
+        self._sink = sink
+        self._stats = EngineStats()
+        self._running: set[int] = set()
+        if config.initializer is not None:
+            try:
+                config.initializer(*config.initargs)
+            except Exception as cause:
+                raise WorkerStartError(f"the initializer failed: {type(cause).__name__}: {cause}") from cause
+
+    def submit(self, call: Call) -> None:
+        begin = perf_counter()
+        self._running.add(call.key)
+        value, error = attempt(call)
+        self._running.discard(call.key)
+        self._stats.computing += perf_counter() - begin
+        if isinstance(error, KeyboardInterrupt):
+            raise error
+        if error is None:
+            self._sink.take_results([(call.key, value)])
+        else:
+            self._sink.take_error(call.key, error)
+
+    def load(self, value: Any) -> tuple[Any, BaseException | None]:
+        return value, None
+
+    def cancel(self, keys: Iterable[int], *, kill: bool = False) -> set[int]:  # noqa: ARG002 - all have ended
+        return set()
+
+    def is_running(self, key: int) -> bool:
+        return key in self._running
+
+    def wait_until(self, is_done: Callable[[], bool], timeout: float | None) -> bool:  # noqa: ARG002 - nothing comes
+        return is_done()
+
+    def attend(self) -> None:
+        """Nothing is ever outstanding."""
+
+    def stats(self) -> EngineStats:
+        return self._stats
+
+    def close(self, grace: float) -> None:
+        """Nothing to stop."""

@@ -1,0 +1,1 @@
+"""The process engine: workers of this machine, forked from a clean template."""

@@ -1,0 +1,560 @@
+"""The process engine: wires the pool's state, the processes and the driver together.
+
+One call, from here on: `submit` pickles it and puts it in the queue; `dispatch` has the pool's state choose
+calls for a worker and sends them in one message; the worker's answer wakes the driver, which hands it to
+`_take_results`; `deliver` passes the outcomes to the session.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import sys
+import weakref
+from _pickle import loads
+from collections import deque
+from functools import partial
+from struct import calcsize, unpack_from
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from manyhands.core.exceptions import unpack_exception
+from manyhands.core.functions import FunctionTable
+from manyhands.core.model import Capabilities, EngineStats
+from manyhands.core.modules import ModuleSurvey
+from manyhands.core.serialize import Serializer
+from manyhands.engines.local import messages as m
+from manyhands.engines.local.cpus import count_cpus
+from manyhands.engines.local.driver import Driver
+from manyhands.engines.local.pool_state import Entry, PoolState
+from manyhands.engines.local.process import TemplateProcess, WorkerProcess
+from manyhands.engines.local.shm import create_segment, read_segment
+from manyhands.errors import UnloadableError, WorkerStartError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from manyhands.core.engine import Sink
+    from manyhands.core.model import Call, EngineConfig
+    from manyhands.engines.local.pool_state import WorkerState
+
+_STILLBIRTHS = 3
+"""Workers in a row that end before they are ready, after which no more are started."""
+
+_STALL_SECONDS = 0.005
+"""How long a worker may sit on calls of its message while another idles, before it is asked for them."""
+
+_FUNCTIONS_PER_WORKER = 512
+"""Functions that a worker keeps; then it is told to forget them all."""
+
+_ENTRY_SIZE = calcsize(m.JOURNAL_ENTRY)
+
+
+class LocalEngine:
+    """Workers that are processes of this machine; see `manyhands.core.engine.Engine` for the members."""
+
+    name = "local"
+    capabilities = Capabilities(isolates=True, parallel=True, pickles=True)
+
+    def start(self, config: EngineConfig, sink: Sink) -> None:
+        self._config = config
+        self._sink = sink
+        self._cpus = count_cpus()
+        self._begin = monotonic()
+        self._template = TemplateProcess(config.workers, self._cpus)
+        self._survey = ModuleSurvey()
+        self._serializer = Serializer(self._survey.travels_by_value)
+        self._functions = FunctionTable(self._serializer, self._survey.travels_by_value)
+        self._pool = PoolState()
+        self._processes: dict[int, WorkerProcess] = {}
+        self._leaving: dict[int, WorkerProcess] = {}
+        self._numbers = 0
+        self._stillbirths = 0
+        self._stats = EngineStats()
+        self._broken: BaseException | None = None
+        self._stalled_since: tuple[int, float] | None = None
+        self._results: list[tuple[int, Any]] = []
+        self._errors: list[tuple[int, BaseException]] = []
+        self._output: deque[tuple[Any, str]] = deque()
+        self._is_closing = False
+        self._settings = self._describe_worker(config)
+        self._oom_kills = _count_oom_kills()
+        self._driver = Driver(self)
+        self._driver.watch(self._template.channel.fileno(), self._take_news)
+        for _ in range(config.workers):
+            self._add_worker()
+        _engines.add(self)
+
+    # The Engine protocol.
+
+    def submit(self, call: Call) -> None:
+        if self._broken is not None:
+            raise self._broken
+        function = self._functions.register(call.fn)
+        payload = self._serializer.dump_arguments(call.args, call.kwargs)
+        self._pool.enqueue(Entry(call.key, function, payload))
+        self._driver.nudge(is_urgent=self._pool.has_idle())
+        if self._broken is not None:  # it broke meanwhile, and perhaps before it could see this call
+            self._driver.run(partial(self.give_up, self._broken))
+
+    def load(self, value: Any) -> tuple[Any, BaseException | None]:
+        try:
+            return loads(value), None
+        except Exception as cause:
+            error = UnloadableError(
+                f"a result arrived and could not be rebuilt here: {type(cause).__name__}: {cause}. Its class must be "
+                f"importable in this process and survive pickling."
+            )
+            error.__cause__ = cause
+            return None, error
+        finally:
+            if isinstance(value, mmap.mmap):
+                value.close()
+
+    def cancel(self, keys: Iterable[int], *, kill: bool = False) -> set[int]:
+        withdrawn: set[int] = set()
+        self._driver.run(lambda: self._withdraw(set(keys), withdrawn, kill))
+        return withdrawn
+
+    def is_running(self, key: int) -> bool:
+        return any(process.get_current() == key for process in list(self._processes.values()))
+
+    def wait_until(self, is_done: Callable[[], bool], timeout: float | None) -> bool:
+        return self._driver.wait_until(is_done, timeout)
+
+    def attend(self) -> None:
+        self._driver.attend()
+
+    def stats(self) -> EngineStats:
+        self._stats.pids = [p.pid for p in list(self._processes.values()) if p.pid is not None]
+        return self._stats
+
+    def close(self, grace: float) -> None:
+        self._is_closing = True
+        self._driver.run(self._send_home)
+        self._driver.wait_until(lambda: not self._leaving, grace)
+        self._driver.run(self._end_processes)
+        self._driver.close()
+        self.deliver()
+        _engines.discard(self)
+
+    # What the driver drives.
+
+    def dispatch(self) -> float | None:
+        pool = self._pool
+        if pool.queue:
+            for worker in list(pool.workers.values()):
+                while self._send_calls(worker):
+                    pass
+        if pool.queue:
+            return None
+        return self._even_out()
+
+    def deliver(self) -> None:
+        while self._output:
+            stream, text = self._output.popleft()
+            _write(stream, text)
+        results, self._results = self._results, []
+        errors, self._errors = self._errors, []
+        if results:
+            self._sink.take_results(results)
+        for key, error in errors:
+            self._sink.take_error(key, error)
+
+    def is_busy(self) -> bool:
+        return self._pool.is_busy()
+
+    def give_up(self, error: BaseException) -> None:
+        """Nothing can run any more: every call ends with `error`."""
+        if not isinstance(error, WorkerStartError):
+            cause = error
+            error = WorkerStartError(f"the local engine has failed: {type(cause).__name__}: {cause}")
+            error.__cause__ = cause
+        self._broken = error
+        for process in self._processes.values():
+            process.kill()
+        self._errors += [(entry.key, error) for entry in self._pool.drain()]
+        self._sink.take_breakdown(error)
+
+    # Sending.
+
+    def _send_calls(self, worker: WorkerState) -> bool:
+        """Send one message of calls; False where there is nothing to send, or no room in the socket."""
+        process = self._processes[worker.number]
+        entries = self._pool.choose(worker)
+        if not entries:
+            return False
+        for function in {entry.function.key: entry.function for entry in entries}.values():
+            if function.key not in worker.known:
+                if len(worker.known) >= _FUNCTIONS_PER_WORKER and self._send(process, (m.FORGET,), []):
+                    worker.known.clear()
+                if not self._send(process, (m.FUNCTION, function.key, function.name), [function.payload]):
+                    self._pool.give_back(worker, [entry.key for entry in entries])
+                    return False
+                worker.known.add(function.key)
+        keys = [entry.key for entry in entries]
+        head = (m.CALLS, keys, [entry.function.key for entry in entries])
+        if not self._send(process, head, [entry.payload for entry in entries]):
+            self._pool.give_back(worker, keys)
+            return False
+        return True
+
+    def _send(self, process: WorkerProcess, head: tuple[Any, ...], payloads: list[Any]) -> bool:
+        """Send a message, its large payloads in segments; False where there is no room for it now."""
+        large = [index for index, payload in enumerate(payloads) if len(payload) > m.INLINE_LIMIT]
+        fds: list[int] = []
+        try:
+            for index in large:
+                fds.append(create_segment(payloads[index]))
+                payloads[index] = None
+            message = (*head, payloads, large) if payloads else head
+            return process.channel.send(message, tuple(fds), wait=False)
+        except (BrokenPipeError, ConnectionResetError):
+            return False  # it has died; the template's word of it is on its way
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _even_out(self) -> float | None:
+        """Take calls back from the worker that holds the most, where others idle; when to look again."""
+        worker = self._pool.find_hoarder()
+        if worker is None:
+            self._stalled_since = None
+            return None
+        process = self._processes[worker.number]
+        if self._take_back(process, worker):
+            for other in list(self._pool.workers.values()):
+                self._send_calls(other)
+            return None
+        now = monotonic()
+        if self._stalled_since is None or self._stalled_since[0] != process.get_current():
+            self._stalled_since = (process.get_current(), now)
+        elif now - self._stalled_since[1] >= _STALL_SECONDS and process.pid is not None and process.is_ready:
+            self._stalled_since = None
+            try:
+                os.kill(process.pid, m.GIVE_BACK_SIGNAL)
+            except ProcessLookupError:
+                pass
+        return _STALL_SECONDS
+
+    def _take_back(self, process: WorkerProcess, worker: WorkerState) -> bool:
+        """Read what the worker has not read yet and queue its calls again; whether there was any."""
+        keys: list[int] = []
+        while True:
+            try:
+                received = process.inbox.receive(wait=False)
+            except (EOFError, OSError):
+                break
+            if received is None:
+                break
+            message, fds = received
+            for fd in fds:
+                os.close(fd)
+            if message[0] == m.CALLS:
+                keys += message[1]
+            elif message[0] == m.FUNCTION:
+                worker.known.discard(message[1])
+        self._pool.give_back(worker, keys)
+        return bool(keys)
+
+    # Taking in.
+
+    def _take_messages(self, process: WorkerProcess) -> None:
+        """All that a worker has sent."""
+        while True:
+            try:
+                received = process.channel.receive(wait=False)
+            except (EOFError, OSError):
+                return
+            if received is None:
+                return
+            message, fds = received
+            kind = message[0]
+            if kind == m.RESULTS:
+                self._take_results(process, message, fds)
+            elif kind == m.READY:
+                self._take_ready(process, message[1])
+            elif kind == m.GIVE_BACK:
+                worker = self._pool.workers.get(process.number)
+                if worker is not None:
+                    self._pool.give_back(worker, message[1])
+            elif kind == m.RECORD:
+                self._output.append(("logging", message[1]))
+
+    def _take_results(self, process: WorkerProcess, message: tuple[Any, ...], fds: tuple[int, ...]) -> None:
+        _, keys, payloads, seconds, failed, busy, wrote, large = message
+        if wrote:
+            self._take_output(process)
+        for index, fd in zip(large, fds, strict=True):
+            payloads[index] = read_segment(fd)
+        worker = self._pool.workers.get(process.number)
+        if worker is None:
+            return
+        entries = self._pool.finish(worker, keys)
+        total = sum(seconds)
+        self._stats.computing += total
+        self._stats.moving += busy - total
+        self._observe(entries, seconds, total)
+        if not failed and None not in entries:
+            self._results += zip(keys, payloads, strict=True)
+            return
+        for index, entry in enumerate(entries):
+            if entry is None:
+                continue
+            if index in failed:
+                self._errors.append((entry.key, unpack_exception(payloads[index])))
+            else:
+                self._results.append((entry.key, payloads[index]))
+
+    def _observe(self, entries: list[Entry | None], seconds: list[float], total: float) -> None:
+        """Let the functions learn how long they take."""
+        first = entries[0]
+        if first is not None and all(e is not None and e.function is first.function for e in entries):
+            first.function.observe(total / len(entries), len(entries))
+            return
+        for entry, each in zip(entries, seconds, strict=True):
+            if entry is not None:
+                entry.function.observe(each, 1)
+
+    def _take_ready(self, process: WorkerProcess, failure: bytes | None) -> None:
+        if failure is not None:
+            cause = unpack_exception(failure)
+            error = WorkerStartError(f"the initializer failed in a worker: {type(cause).__name__}: {cause}")
+            error.__cause__ = cause
+            self.give_up(error)
+            return
+        process.is_ready = True
+        self._stillbirths = 0
+        if not self._stats.starting:
+            self._stats.starting = monotonic() - self._begin
+
+    def _take_output(self, process: WorkerProcess, *, last: bool = False) -> None:
+        for name, reader in (("stdout", process.stdout), ("stderr", process.stderr)):
+            is_open = reader.read(lambda text, name=name: self._output.append((name, text)), last=last)
+            if not is_open:
+                self._driver.unwatch(reader.fd)
+
+    # Workers' lives.
+
+    def _add_worker(self) -> None:
+        self._numbers += 1
+        number = self._numbers
+        process = self._template.start_worker(number, self._settings)
+        self._processes[number] = process
+        self._pool.add_worker(number)
+        self._driver.watch(process.channel.fileno(), partial(self._take_messages, process))
+        self._driver.watch(process.stdout.fd, partial(self._take_output, process))
+        self._driver.watch(process.stderr.fd, partial(self._take_output, process))
+
+    def _take_news(self) -> None:
+        """All that the template has sent."""
+        channel = self._template.channel
+        while True:
+            try:
+                received = channel.receive(wait=False)
+            except (EOFError, OSError):
+                self._lose_template()
+                return
+            if received is None:
+                return
+            (kind, number, pid, *status), _ = received
+            if kind == m.STARTED and number in self._processes:
+                self._processes[number].pid = pid
+            elif kind == m.EXITED:
+                self._lose(number, status[0])
+
+    def _lose(self, number: int, status: int) -> None:
+        """A worker has ended: its own call fails, what it had not begun runs elsewhere, another takes its place."""
+        leaving = self._leaving.pop(number, None)
+        if leaving is not None:
+            self._take_output(leaving, last=True)
+            self._remove(leaving)
+            return
+        process = self._processes.pop(number)
+        worker = self._pool.workers[number]
+        self._take_messages(process)
+        self._take_journal(process, worker)
+        self._take_back(process, worker)
+        self._take_output(process, last=True)
+        blamed = self._pool.lose(worker, process.get_current())
+        self._stats.deaths += 1
+        if blamed is not None:
+            self._errors.append((blamed.key, self._describe_death(blamed, process, status)))
+        elif not process.is_ready:
+            self._stillbirths += 1
+        stderr = "\n".join(process.stderr.tail)
+        self._remove(process)
+        if self._broken is not None or self._is_closing:
+            return
+        if self._stillbirths >= _STILLBIRTHS:
+            self.give_up(WorkerStartError(f"workers end before they are ready (status {status}). {stderr}"))
+            return
+        self._add_worker()
+
+    def _take_journal(self, process: WorkerProcess, worker: WorkerState) -> None:
+        """Results that the dead worker had computed and not sent."""
+        journal = bytes(process.get_journal())
+        place = 0
+        while place + _ENTRY_SIZE <= len(journal):
+            key, _, failed, size = unpack_from(m.JOURNAL_ENTRY, journal, place)
+            place += _ENTRY_SIZE + size
+            entry = worker.inflight.pop(key, None)
+            if entry is None or place > len(journal):
+                continue
+            payload = journal[place - size : place]
+            if failed:
+                self._errors.append((key, unpack_exception(payload)))
+            else:
+                self._results.append((key, payload))
+
+    def _describe_death(self, entry: Entry, process: WorkerProcess, status: int) -> BaseException:
+        from manyhands.engines.local.deaths import describe_death
+
+        return describe_death(
+            entry.function.name,
+            entry.key,
+            process.pid,
+            status,
+            list(process.stderr.tail),
+            out_of_memory=_count_oom_kills() > self._oom_kills,
+        )
+
+    def _remove(self, process: WorkerProcess) -> None:
+        for fd in (process.channel.fileno(), process.stdout.fd, process.stderr.fd):
+            self._driver.unwatch(fd)
+        process.close()
+
+    def _lose_template(self) -> None:
+        """The template has ended, and nobody reports on its workers: end them, and begin anew."""
+        self._driver.unwatch(self._template.channel.fileno())
+        status = self._template.close()
+        numbers = list(self._processes)
+        for process in [*self._processes.values(), *self._leaving.values()]:
+            process.kill()
+        if self._is_closing or self._broken is not None:
+            for number in list(self._leaving):
+                self._lose(number, status)
+            return
+        if not self._stats.starting:
+            self.give_up(
+                WorkerStartError(
+                    f"the template process ended at its start (status {status}); what it wrote stands above. Try "
+                    f"`{sys.executable} -S -c pass`, or the engine 'threads'."
+                )
+            )
+            return
+        self._template = TemplateProcess(self._config.workers, self._cpus)
+        self._driver.watch(self._template.channel.fileno(), self._take_news)
+        for number in numbers:
+            self._lose(number, 9)
+
+    # The end.
+
+    def _withdraw(self, keys: set[int], withdrawn: set[int], kill: bool) -> None:
+        pool = self._pool
+        for number in list(pool.workers):
+            worker = pool.workers[number]
+            if not keys.isdisjoint(worker.inflight):
+                self._take_messages(self._processes[number])
+                self._take_back(self._processes[number], worker)
+        for key in keys:
+            worker_state = pool.find(key)
+            if worker_state is None:
+                if pool.withdraw(key):
+                    withdrawn.add(key)
+            elif kill and key in worker_state.inflight:
+                del worker_state.inflight[key]
+                withdrawn.add(key)
+                self._processes[worker_state.number].kill()
+
+    def _send_home(self) -> None:
+        """Let every worker end: one that idles does so at once."""
+        self._leaving.update(self._processes)
+        for number, process in self._processes.items():
+            self._take_back(process, self._pool.workers[number])
+            self._driver.unwatch(process.channel.fileno())
+            process.channel.close()
+        self._pool.drain()
+        self._processes.clear()
+        self._pool.workers.clear()
+
+    def _end_processes(self) -> None:
+        for process in self._leaving.values():
+            self._take_output(process, last=True)
+            self._remove(process)
+        self._leaving.clear()
+        self._driver.unwatch(self._template.channel.fileno())
+        self._template.close()
+
+    def abandon(self) -> None:
+        """In a forked child: let go of what belongs to the parent, without a word to anybody."""
+        self._driver.abandon()
+        self._template.channel.close()
+        for process in [*self._processes.values(), *self._leaving.values()]:
+            process.close()
+
+    def _describe_worker(self, config: EngineConfig) -> dict[str, Any]:
+        """What each worker is told at its birth."""
+        initializer = None
+        if config.initializer is not None:
+            initializer = self._serializer.dump((config.initializer, tuple(config.initargs)), "the initializer")
+        return {
+            "start_method": config.start_method or "fork",
+            "initializer": initializer,
+            "log_levels": _list_log_levels(),
+        }
+
+
+def _list_log_levels() -> dict[str, int] | None:
+    """Levels of this process's loggers; None where logging was not set up, and goes to standard error."""
+    logging = sys.modules.get("logging")
+    if logging is None:
+        return None
+    root = logging.getLogger()
+    if not root.handlers and root.level == logging.WARNING:
+        return None
+    levels = {"": root.level}
+    for name, logger in list(root.manager.loggerDict.items()):
+        if getattr(logger, "level", 0):
+            levels[name] = logger.level
+    return levels
+
+
+def _write(stream: str, text: Any) -> None:
+    """Print what a worker printed; what the program's own streams make of it is its affair."""
+    try:
+        if stream == "logging":
+            _log(text)
+        else:
+            target = sys.stdout if stream == "stdout" else sys.stderr
+            target.write(text)
+            target.flush()
+    except Exception:
+        return
+
+
+def _log(payload: bytes) -> None:
+    import logging
+
+    record = logging.makeLogRecord(loads(payload))
+    logger = logging.getLogger(record.name)
+    if logger.isEnabledFor(record.levelno):
+        logger.handle(record)
+
+
+def _count_oom_kills() -> int:
+    from manyhands.engines.local.deaths import count_oom_kills
+
+    return count_oom_kills()
+
+
+_engines: weakref.WeakSet[LocalEngine] = weakref.WeakSet()
+
+
+def _abandon_all() -> None:
+    for engine in list(_engines):
+        engine.abandon()
+    _engines.clear()
+
+
+os.register_at_fork(after_in_child=_abandon_all)

@@ -1,0 +1,184 @@
+"""Pure: which worker gets which calls, and what becomes of them when it ends. No clock, no process, no I/O.
+
+A call is queued, then in flight with one worker, then out of here. In flight means sent: the worker has begun
+it, or holds it in its message, or has not even read it; the last two can come back.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from manyhands.core.functions import Function
+
+AHEAD_SECONDS = 0.002
+"""Work that is sent ahead to a worker, so that it does not idle while the parent is at something else."""
+
+AHEAD_CALLS = 2
+"""Calls sent to a worker however long they take: one that runs, and one that follows."""
+
+MESSAGE_SECONDS = 0.0005
+"""Work in one message; longer calls travel one by one, so that each can be taken back by itself."""
+
+MESSAGE_CALLS = 128
+"""Calls in one message at most."""
+
+OVERHEAD_SECONDS = 4e-6
+"""What a worker spends on a call beside running it."""
+
+
+class Entry:
+    """A call on its way: what a message is made of."""
+
+    __slots__ = ("function", "key", "payload")
+
+    def __init__(self, key: int, function: Function, payload: bytes) -> None:
+        self.key = key
+        self.function = function
+        self.payload = payload
+
+
+class WorkerState:
+    """What one worker has been sent.
+
+    Attributes
+    ----------
+    inflight
+        Calls without an outcome, by key, in the order in which they were sent.
+    known
+        Keys of the functions that it was sent.
+    """
+
+    __slots__ = ("inflight", "known", "number")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.inflight: dict[int, Entry] = {}
+        self.known: set[int] = set()
+
+
+class PoolState:
+    """The queue, and what is in flight where."""
+
+    def __init__(self) -> None:
+        self.queue: deque[Entry] = deque()
+        self.workers: dict[int, WorkerState] = {}
+        self._queued: set[int] = set()  # keys in the queue, those of withdrawn calls aside
+
+    def is_busy(self) -> bool:
+        """Whether any call has no outcome yet."""
+        return bool(self._queued) or any(worker.inflight for worker in list(self.workers.values()))
+
+    def has_idle(self) -> bool:
+        """Whether a worker has nothing to do."""
+        return any(not worker.inflight for worker in list(self.workers.values()))
+
+    def add_worker(self, number: int) -> WorkerState:
+        worker = self.workers[number] = WorkerState(number)
+        return worker
+
+    def enqueue(self, entry: Entry) -> None:
+        """Queue a call; safe beside the leading thread."""
+        self._queued.add(entry.key)
+        self.queue.append(entry)
+
+    def choose(self, worker: WorkerState) -> list[Entry]:
+        """Take the next message's calls for `worker` off the queue; nothing where it has enough."""
+        head = self._peek()
+        if head is None:
+            return []
+        count = min(self._count_room(worker, head), MESSAGE_CALLS)
+        if count <= 0:
+            return []
+        share = len(self.queue) // len(self.workers) + 1
+        chosen: list[Entry] = []
+        seconds = 0.0
+        while head is not None and len(chosen) < min(count, share):
+            each = _estimate(head)
+            if chosen and seconds + each > MESSAGE_SECONDS:
+                break
+            chosen.append(self.queue.popleft())
+            self._queued.discard(head.key)
+            worker.inflight[head.key] = head
+            seconds += each
+            head = self._peek()
+        return chosen
+
+    def finish(self, worker: WorkerState, keys: Iterable[int]) -> list[Entry | None]:
+        """Outcomes came; the calls in the order of `keys`, None for one that is known to have ended."""
+        inflight = worker.inflight
+        return [inflight.pop(key, None) for key in keys]
+
+    def give_back(self, worker: WorkerState, keys: Iterable[int]) -> None:
+        """Queue calls that `worker` has not begun, ahead of all others."""
+        entries = [worker.inflight.pop(key) for key in keys if key in worker.inflight]
+        self._queued.update(entry.key for entry in entries)
+        self.queue.extendleft(reversed(entries))
+
+    def lose(self, worker: WorkerState, current: int) -> Entry | None:
+        """A worker ended; the call that it was at, or None. All others that it was sent are queued again."""
+        del self.workers[worker.number]
+        blamed = worker.inflight.pop(current, None)
+        self.give_back(worker, list(worker.inflight))
+        return blamed
+
+    def find_hoarder(self) -> WorkerState | None:
+        """The worker that holds the most calls while others idle and nothing is queued; None for no such thing."""
+        if self._peek() is not None or not self.has_idle():
+            return None
+        worker = max(self.workers.values(), key=lambda w: len(w.inflight))
+        return worker if len(worker.inflight) > 1 else None
+
+    def find(self, key: int) -> WorkerState | None:
+        """The worker that a call is in flight with."""
+        return next((w for w in self.workers.values() if key in w.inflight), None)
+
+    def withdraw(self, key: int) -> bool:
+        """Drop a call if it is queued; whether it was."""
+        if key not in self._queued:
+            return False
+        self._queued.discard(key)
+        return True
+
+    def drain(self) -> list[Entry]:
+        """Take everything: the calls that have no outcome yet."""
+        entries = [entry for worker in self.workers.values() for entry in worker.inflight.values()]
+        entries += [entry for entry in list(self.queue) if entry.key in self._queued]
+        for worker in self.workers.values():
+            worker.inflight.clear()
+        self.queue.clear()
+        self._queued.clear()
+        return entries
+
+    def validate(self) -> None:
+        """Raise AssertionError unless every call is in one place; for tests."""
+        keys = [entry.key for entry in self.queue if entry.key in self._queued]
+        assert set(keys) == self._queued
+        for worker in self.workers.values():
+            keys += worker.inflight
+            assert all(key == entry.key for key, entry in worker.inflight.items())
+        assert len(keys) == len(set(keys)), keys
+
+    def _peek(self) -> Entry | None:
+        """The queue's first call that nobody has withdrawn."""
+        queue = self.queue
+        while queue:
+            head = queue[0]
+            if head.key in self._queued:
+                return head
+            queue.popleft()
+        return None
+
+    def _count_room(self, worker: WorkerState, head: Entry) -> int:
+        if head.function.seconds is None:
+            return AHEAD_CALLS - len(worker.inflight)
+        return max(AHEAD_CALLS, int(AHEAD_SECONDS / _estimate(head))) - len(worker.inflight)
+
+
+def _estimate(entry: Entry) -> float:
+    """Seconds that a call is expected to take; an unknown one travels alone."""
+    seconds = entry.function.seconds
+    return MESSAGE_SECONDS if seconds is None else seconds + OVERHEAD_SECONDS

@@ -1,0 +1,245 @@
+"""The parent's side of the template process and of each worker: starting them, and what belongs to them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from manyhands.core.modules import needs_site
+from manyhands.engines.local import messages as m
+from manyhands.engines.local.channel import Channel, open_pair
+from manyhands.engines.local.shm import create_region
+from manyhands.engines.local.template import start_interpreter
+from manyhands.errors import WorkerStartError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+STDERR_LINES = 20
+"""Lines of a worker's standard error that the error of its death shows."""
+
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "POLARS_MAX_THREADS",
+    "RAYON_NUM_THREADS",
+)
+"""What numeric libraries read the number of their inner threads from."""
+
+
+def describe_program(workers: int, cpus: int) -> tuple[dict[str, Any], dict[str, str]]:
+    """What makes up this Python program for another interpreter: settings for the template, and its environment."""
+    if not sys.executable:
+        raise WorkerStartError("sys.executable is empty, so no Python is known to run workers with")
+    settings = {
+        "path": [os.path.abspath(entry) if isinstance(entry, str) else entry for entry in sys.path],
+        "argv": list(getattr(sys, "argv", [""])),
+        "prefix": sys.prefix,
+        "exec_prefix": sys.exec_prefix,
+        "site": needs_site(),
+        "interpreter": {
+            "executable": sys.executable,
+            "flags": _list_flags(),
+            "root": os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))),
+        },
+    }
+    return settings, {**os.environ, **limit_threads(workers, cpus, dict(os.environ))}
+
+
+def limit_threads(workers: int, cpus: int, environment: dict[str, str]) -> dict[str, str]:
+    """Variables that let the inner threads of all workers together use the cores once.
+
+    A variable that the user set stays as it is, and OMP_NUM_THREADS speaks for those that fall back to it.
+
+    Examples
+    --------
+    >>> limit_threads(2, 8, {"MKL_NUM_THREADS": "8"})["OMP_NUM_THREADS"]
+    '4'
+    """
+    if "OMP_NUM_THREADS" in environment:
+        return {}
+    each = str(max(1, cpus // workers))
+    return {name: each for name in THREAD_VARIABLES if name not in environment}
+
+
+def _list_flags() -> list[str]:
+    """Command-line flags that give another interpreter this one's ways."""
+    flags = ["-O"] * sys.flags.optimize + ["-b"] * sys.flags.bytes_warning
+    for name, flag in (("dont_write_bytecode", "-B"), ("ignore_environment", "-E"), ("no_user_site", "-s")):
+        if getattr(sys.flags, name):
+            flags.append(flag)
+    flags += [f"-W{option}" for option in sys.warnoptions]
+    for name in ("dev", "utf8"):
+        if name in sys._xoptions:
+            flags += ["-X", f"{name}={sys._xoptions[name]}" if name == "utf8" else name]
+    return flags
+
+
+class TemplateProcess:
+    """The template, from the parent.
+
+    Parameters
+    ----------
+    workers, cpus
+        How many workers there will be, and on how many cores.
+    """
+
+    def __init__(self, workers: int, cpus: int) -> None:
+        settings, environment = describe_program(workers, cpus)
+        ours, theirs = open_pair()
+        try:
+            code = "from manyhands.engines.local.template import main; main()"
+            self.pid = start_interpreter(code, theirs.fileno(), settings["interpreter"], environment)
+        except OSError as error:
+            ours.close()
+            raise WorkerStartError(f"cannot start {sys.executable} for workers: {error}") from error
+        finally:
+            theirs.close()
+        self.channel = Channel(ours)
+        self.channel.send((m.CONFIGURE, settings))
+
+    def start_worker(self, number: int, settings: dict[str, Any]) -> WorkerProcess:
+        """Have a worker made; it can be sent calls at once, and takes them when it is up.
+
+        Raises
+        ------
+        OSError
+            The template is gone.
+        """
+        return WorkerProcess(number, self.channel, settings)
+
+    def close(self) -> int:
+        """Have the template end, and its workers with it, and wait for that; the exit status."""
+        self.channel.close()
+        try:
+            return os.waitpid(self.pid, 0)[1]
+        except ChildProcessError:  # somebody else waits for all children of this process
+            return 0
+
+
+class WorkerProcess:
+    """One worker, from the parent: what goes to it, comes from it and is shared with it.
+
+    Attributes
+    ----------
+    pid : int or None
+        None until the template has said it.
+    is_ready : bool
+        Whether its initializer has run.
+    """
+
+    def __init__(self, number: int, template: Channel, settings: dict[str, Any]) -> None:
+        self.number = number
+        self.pid: int | None = None
+        self.is_ready = False
+        ours, theirs = open_pair()
+        self.channel = Channel(ours)
+        # The worker's own end, kept: what the worker has not read can be read here, and is then not read there.
+        self.inbox = Channel(theirs)
+        region_fd, self._region = create_region(m.REGION_SIZE)
+        self.region = memoryview(self._region)
+        self._words = self.region.cast("Q")
+        life, self._life = os.pipe()
+        stdout, stdout_end = os.pipe()
+        stderr, stderr_end = os.pipe()
+        self.stdout = LineReader(stdout)
+        self.stderr = LineReader(stderr, keep=STDERR_LINES)
+        fds = (theirs.fileno(), life, region_fd, stdout_end, stderr_end)
+        try:
+            template.send((m.START, number, settings), fds)
+        except OSError:
+            self.close()
+            raise
+        finally:
+            for fd in fds[1:]:
+                os.close(fd)
+
+    def get_current(self) -> int:
+        """The key of the call that it is at; 0 for none."""
+        return int(self._words[m.CURRENT])
+
+    def get_journal(self) -> memoryview:
+        """Results that had ended but were not sent when it died."""
+        end = min(int(self._words[m.JOURNAL_END]), m.REGION_SIZE)
+        return self.region[m.JOURNAL_START : max(end, m.JOURNAL_START)]
+
+    def kill(self) -> None:
+        """End it at once, whatever it is at: the kernel kills it when its pipe closes."""
+        if self._life >= 0:
+            os.close(self._life)
+            self._life = -1
+
+    def close(self) -> None:
+        """Kill it, if it lives, and give back all that belongs to it."""
+        self.kill()
+        self.channel.close()
+        self.inbox.close()
+        self.stdout.close()
+        self.stderr.close()
+        self._words.release()
+        self.region.release()
+        self._region.close()
+
+
+class LineReader:
+    """Cuts what comes from a pipe into whole lines.
+
+    Parameters
+    ----------
+    fd
+        Reading end; owned from now on.
+    keep
+        How many of the last lines to remember.
+    """
+
+    def __init__(self, fd: int, keep: int = 0) -> None:
+        os.set_blocking(fd, False)
+        self.fd = fd
+        self.tail: deque[str] = deque(maxlen=keep)
+        self._rest = b""
+
+    def read(self, write: Callable[[str], object], *, last: bool = False) -> bool:
+        """Hand all whole lines that have come to `write`, and with `last` also an unfinished one.
+
+        Returns
+        -------
+        bool
+            False where the pipe has ended.
+        """
+        is_open = True
+        while self.fd >= 0:
+            try:
+                data = os.read(self.fd, 65536)
+            except BlockingIOError:
+                break
+            if not data:
+                is_open = False
+                break
+            self._rest += data
+            self._cut(write)
+            if len(data) < 65536:
+                break
+        if last and self._rest:
+            self._rest += b"\n"
+            self._cut(write)
+        return is_open
+
+    def _cut(self, write: Callable[[str], object]) -> None:
+        whole, newline, self._rest = self._rest.rpartition(b"\n")
+        if newline:
+            text = whole.decode("utf-8", "backslashreplace")
+            if self.tail.maxlen:
+                self.tail.extend(text.split("\n"))
+            write(text + "\n")
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1

@@ -1,0 +1,286 @@
+"""The child process that runs calls.
+
+Importing this module loads C modules alone, and nothing of the parent's side: a worker starts in a few
+milliseconds and shares its memory with the template that it was forked from.
+"""
+
+from __future__ import annotations
+
+import _signal
+import fcntl
+import os
+import sys
+from _pickle import loads
+from _struct import calcsize, pack_into
+from collections import deque
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from manyhands.core import place
+from manyhands.core.exceptions import pack_exception
+from manyhands.core.serialize import dump_result, load_arguments
+from manyhands.engines.local import messages as m
+from manyhands.engines.local import stdio
+from manyhands.engines.local.shm import create_segment, open_region, read_segment
+from manyhands.errors import UnloadableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from manyhands.engines.local.channel import Channel
+
+_FLUSH_SECONDS = 0.001
+"""How long an ended call's result may wait for others to travel with."""
+
+_ENTRY_SIZE = calcsize(m.JOURNAL_ENTRY)
+
+
+def serve(channel: Channel, life: int, region: int, settings: dict[str, Any]) -> None:
+    """Run calls until the parent closes the channel.
+
+    Parameters
+    ----------
+    channel
+        To the parent.
+    life
+        Reading end of a pipe that the parent alone can write to; its closing kills this process.
+    region
+        Descriptor of the memory shared with the parent, see `messages`.
+    settings
+        See `process.describe_worker`.
+    """
+    place.in_worker = True
+    _die_with(life)
+    worker = Worker(channel, memoryview(open_region(region)))
+    _signal.signal(m.GIVE_BACK_SIGNAL, worker.give_back)
+    _signal.siginterrupt(m.GIVE_BACK_SIGNAL, False)
+    _signal.signal(_signal.SIGINT, _signal.default_int_handler)
+    if settings["log_levels"] is not None:
+        stdio.forward_logging(settings["log_levels"], lambda payload: channel.send((m.RECORD, payload)))
+    if worker.initialize(settings["initializer"]):
+        worker.serve()
+
+
+def _die_with(life: int) -> None:
+    """Have the kernel kill this process, whatever it is at, when the other end of the pipe `life` closes.
+
+    Unlike PR_SET_PDEATHSIG it needs no ctypes, follows the parent and not the template, and lets the parent
+    kill a worker for certain, without a process id that may be somebody else's by now.
+    """
+    fcntl.fcntl(life, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(life, fcntl.F_SETSIG, _signal.SIGKILL)
+    fcntl.fcntl(life, fcntl.F_SETFL, fcntl.fcntl(life, fcntl.F_GETFL) | os.O_ASYNC | os.O_NONBLOCK)
+    try:
+        if os.read(life, 1) == b"":  # it was closed before we listened
+            os._exit(0)
+    except BlockingIOError:
+        pass
+
+
+class Worker:
+    """Takes messages off the channel and sends results back.
+
+    Parameters
+    ----------
+    channel
+        To the parent.
+    region
+        Memory shared with the parent, `messages.REGION_SIZE` bytes.
+    """
+
+    def __init__(self, channel: Channel, region: memoryview) -> None:
+        self._channel = channel
+        self._region = region
+        self._words = region.cast("Q")
+        self._functions: dict[int, Callable[..., Any]] = {}
+        self._payloads: dict[int, Any] = {}
+        self._waiting: deque[tuple[int, int, Any]] = deque()
+        self._outbox = _Outbox(channel, region, self._words)
+
+    def initialize(self, payload: bytes | None) -> bool:
+        """Run the initializer and report; False where it failed."""
+        failure = None
+        if payload is not None:
+            try:
+                fn, args = loads(payload)
+                fn(*args)
+            except BaseException as error:
+                failure = pack_exception(error, skip=1)
+        stdio.flush()
+        self._channel.send((m.READY, failure))
+        return failure is None
+
+    def serve(self) -> None:
+        while True:
+            try:
+                received = self._channel.receive()
+            except EOFError:
+                return
+            except KeyboardInterrupt:  # meant for a call that has just ended
+                continue
+            assert received is not None
+            message, fds = received
+            kind = message[0]
+            if kind == m.CALLS:
+                self._run(message[1], message[2], _open_large(message[3], message[4], fds))
+            elif kind == m.FUNCTION:
+                self._payloads[message[1]] = (message[2], _open_large(message[3], message[4], fds)[0])
+            elif kind == m.FORGET:
+                self._functions.clear()
+                self._payloads.clear()
+
+    def give_back(self, signal: int, frame: object) -> None:
+        """Hand the calls of the current message that have not begun back to the parent (a signal handler)."""
+        keys = []
+        while self._waiting:
+            keys.append(self._waiting.popleft()[0])
+        if keys:
+            try:
+                self._channel.send((m.GIVE_BACK, keys))
+            except OSError:  # the parent is gone, and so are we in a moment
+                return
+
+    def _run(self, keys: list[int], function_keys: list[int], payloads: list[Any]) -> None:
+        outbox, words, functions = self._outbox, self._words, self._functions
+        waiting = self._waiting
+        waiting.extend(zip(keys, function_keys, payloads, strict=True))
+        outbox.begin(alone=len(keys) == 1)
+        while waiting:
+            key, function_key, payload = waiting.popleft()
+            words[m.CURRENT] = key
+            failed = False
+            begin = 0.0
+            try:
+                fn = functions.get(function_key) or self._load_function(function_key)
+                args, kwargs = _load_arguments(payload)
+                begin = perf_counter()
+                value = fn(*args, **kwargs) if kwargs else fn(*args)
+                end = perf_counter()
+                result = dump_result(value)
+            except SystemExit as request:
+                self._exit(request)
+            except BaseException as error:
+                end = perf_counter()
+                begin = begin or end
+                failed = True
+                result = pack_exception(error, skip=1)
+            value = args = kwargs = None  # free them before the next call asks for memory
+            outbox.add(key, result, end - begin, failed)
+            if not waiting or end - outbox.sent_at > _FLUSH_SECONDS or outbox.size > m.FLUSH_BYTES:
+                outbox.flush()
+        words[m.CURRENT] = 0
+
+    def _load_function(self, key: int) -> Callable[..., Any]:
+        name, payload = self._payloads[key]
+        try:
+            fn: Callable[..., Any] = loads(payload)
+        except Exception as error:
+            raise UnloadableError(
+                f"the function {name} could not be loaded in a worker: {type(error).__name__}: {error}. Workers see "
+                f"the sys.path, working directory and environment that the session had when it opened."
+            ) from error
+        del self._payloads[key]
+        self._functions[key] = fn
+        return fn
+
+    def _exit(self, request: SystemExit) -> None:
+        """End as ``sys.exit`` in the main program would; the parent sees the call's worker die."""
+        self._outbox.flush()
+        code = request.code
+        if code is not None and not isinstance(code, int):
+            print(code, file=sys.stderr)
+            code = 1
+        leave(code or 0)
+
+
+class _Outbox:
+    """Results that have ended and are not sent yet; a journal in shared memory keeps them from a crash."""
+
+    def __init__(self, channel: Channel, region: memoryview, words: memoryview) -> None:
+        self._channel = channel
+        self._region = region
+        self._words = words
+        self.sent_at = 0.0
+        self._begin = 0.0
+        self._journal = False
+        self._clear()
+
+    def _clear(self) -> None:
+        self._keys: list[int] = []
+        self._payloads: list[bytes] = []
+        self._seconds: list[float] = []
+        self._failed: list[int] = []
+        self._end = m.JOURNAL_START
+        self.size = 0
+
+    def begin(self, *, alone: bool) -> None:
+        """A message has come; `alone` where it holds one call, whose result is sent at once."""
+        self._begin = self.sent_at = perf_counter()
+        self._journal = not alone
+
+    def add(self, key: int, payload: bytes, seconds: float, failed: bool) -> None:
+        if failed:
+            self._failed.append(len(self._keys))
+        self._keys.append(key)
+        self._payloads.append(payload)
+        self._seconds.append(seconds)
+        size = len(payload)
+        self.size += size
+        if not self._journal:
+            return
+        start = self._end + _ENTRY_SIZE
+        if start + size > m.REGION_SIZE:
+            self.flush()
+            return
+        pack_into(m.JOURNAL_ENTRY, self._region, self._end, key, seconds, failed, size)
+        self._region[start : start + size] = payload
+        self._end = start + size
+        self._words[m.JOURNAL_END] = self._end
+
+    def flush(self) -> None:
+        """Send what there is, after the output that its calls wrote."""
+        if not self._keys:
+            return
+        wrote = stdio.flush()
+        payloads: list[bytes | None] = list(self._payloads)
+        large = [i for i, payload in enumerate(self._payloads) if len(payload) > m.INLINE_LIMIT]
+        fds: list[int] = []
+        try:
+            for index in large:
+                fds.append(create_segment(self._payloads[index]))
+                payloads[index] = None
+            now = perf_counter()
+            busy = now - self._begin
+            message = (m.RESULTS, self._keys, payloads, self._seconds, self._failed, busy, wrote, large)
+            self._channel.send(message, tuple(fds))
+        finally:
+            for fd in fds:
+                os.close(fd)
+        self._begin = self.sent_at = now
+        if self._journal:
+            self._words[m.JOURNAL_END] = 0
+        self._clear()
+
+
+def _load_arguments(payload: Any) -> tuple[tuple[Any, ...], dict[str, Any] | None]:
+    try:
+        return load_arguments(payload)
+    except Exception as error:
+        raise UnloadableError(
+            f"the arguments of a call could not be rebuilt in a worker: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _open_large(payloads: list[Any], large: list[int], fds: tuple[int, ...]) -> list[Any]:
+    for index, fd in zip(large, fds, strict=True):
+        payloads[index] = read_segment(fd)
+    return payloads
+
+
+def leave(code: int) -> None:
+    """End this process as an interpreter would, but for what only a main program has to tear down."""
+    import atexit
+
+    atexit._run_exitfuncs()
+    stdio.flush()
+    os._exit(code)

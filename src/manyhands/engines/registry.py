@@ -1,0 +1,75 @@
+"""Names of engines to engines, and how to get those that are missing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, cast
+
+from manyhands.errors import UnknownEngineError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from manyhands.core.engine import Engine
+
+ENTRY_POINTS = "manyhands.engines"
+"""The entry point group in which other packages register a factory of their engine under its name."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What is known of an engine without starting it.
+
+    Attributes
+    ----------
+    name
+        What `Session` takes.
+    summary
+        What it is, in a line.
+    available
+        Whether it can be used here.
+    install_hint
+        The command that makes it available; empty where it is.
+    """
+
+    name: str
+    summary: str
+    available: bool = True
+    install_hint: str = ""
+
+
+_BUILT_IN = {
+    "local": ("manyhands.engines.local.engine:LocalEngine", "processes of this machine"),
+    "threads": ("manyhands.engines.threads:ThreadsEngine", "threads of this process"),
+    "inline": ("manyhands.engines.inline:InlineEngine", "the caller itself, one call after the other"),
+}
+
+
+def list_engines() -> list[EngineInfo]:
+    """Every engine that is known here, those of other packages included."""
+    infos = [EngineInfo(name, summary) for name, (_, summary) in _BUILT_IN.items()]
+    infos += [EngineInfo(name, f"of the entry point {target}") for name, target in _find_entry_points().items()]
+    return infos
+
+
+def create_engine(name: str) -> Engine:
+    """A new engine, not started.
+
+    Raises
+    ------
+    UnknownEngineError
+    """
+    target = _BUILT_IN[name][0] if name in _BUILT_IN else _find_entry_points().get(name)
+    if target is None:
+        known = ", ".join(repr(info.name) for info in list_engines())
+        raise UnknownEngineError(f"no engine is named {name!r}; there are {known}")
+    module, _, attribute = target.partition(":")
+    factory = cast("Callable[[], Engine]", getattr(import_module(module), attribute))
+    return factory()
+
+
+def _find_entry_points() -> dict[str, str]:
+    from importlib.metadata import entry_points
+
+    return {point.name: point.value for point in entry_points(group=ENTRY_POINTS)}

@@ -1,0 +1,118 @@
+"""Every error that manyhands raises of its own accord.
+
+A user's exception is never wrapped: it comes back as itself. What stands here is for what the user's code
+did not raise. Each class is also a built-in error where a caller would expect to catch that one::
+
+    ManyhandsError
+    ├── InvalidArgumentError       (ValueError)           an argument that cannot be meant
+    ├── NotCallableError           (TypeError)            something to run that is no function
+    ├── SessionClosedError         (RuntimeError)         a session used after its end, or in a forked child
+    ├── UnknownEngineError         (ValueError)           an engine's name that nobody registered
+    ├── EngineNotInstalledError    (ImportError)          an engine whose library is missing
+    ├── UnsupportedError           (NotImplementedError)  something that this engine cannot do
+    ├── UnpicklableError           (pickle.PicklingError) a value that cannot travel between processes
+    ├── UnloadableError            (pickle.UnpicklingError) a value that travelled and cannot be rebuilt
+    ├── DependencyError            (RuntimeError)         a call whose input failed; the failure is its cause
+    ├── RemoteError                (RuntimeError)         stands in for an exception that could not travel
+    └── WorkerError                (RuntimeError)
+        ├── WorkerStartError                              workers cannot start, or their initializer failed
+        └── WorkerDiedError                               the worker ended while it ran this call
+"""
+
+from __future__ import annotations
+
+from _pickle import PicklingError, UnpicklingError  # the classes of `pickle`, without importing all of it
+
+
+class ManyhandsError(Exception):
+    """The base of every error of this package.
+
+    Examples
+    --------
+    >>> import manyhands as mh
+    >>> try:
+    ...     mh.Session(workers=0)
+    ... except mh.ManyhandsError as error:
+    ...     print(type(error).__name__)
+    InvalidArgumentError
+    """
+
+
+class InvalidArgumentError(ManyhandsError, ValueError):
+    """An argument has a value that cannot be meant; raised at the call, before any work."""
+
+
+class NotCallableError(ManyhandsError, TypeError):
+    """Something that should be run is not a function or another callable."""
+
+
+class SessionClosedError(ManyhandsError, RuntimeError):
+    """The session has ended, or belongs to the process that this one was forked from."""
+
+
+class UnknownEngineError(ManyhandsError, ValueError):
+    """No engine has this name; the message lists those there are."""
+
+
+class EngineNotInstalledError(ManyhandsError, ImportError):
+    """The engine exists but its library is not installed; the message says how to install it."""
+
+
+class UnsupportedError(ManyhandsError, NotImplementedError):
+    """This engine cannot do this; the message names the engines that can."""
+
+
+class UnpicklableError(ManyhandsError, PicklingError):
+    """A function, argument, result or exception cannot be pickled; the message names the offending part."""
+
+
+class UnloadableError(ManyhandsError, UnpicklingError):
+    """A pickled value arrived but could not be rebuilt; the original error is the cause."""
+
+
+class DependencyError(ManyhandsError, RuntimeError):
+    """A call was not run because a future among its arguments failed; that failure is the cause."""
+
+
+class RemoteError(ManyhandsError, RuntimeError):
+    """Stands in for an exception that could not travel from its worker.
+
+    Attributes
+    ----------
+    type_name : str
+        The qualified name of the original class.
+    """
+
+    type_name: str = ""
+
+
+class WorkerError(ManyhandsError, RuntimeError):
+    """Something is wrong with a worker, not with the call."""
+
+
+class WorkerStartError(WorkerError):
+    """Workers cannot be started, or their initializer failed; the session is of no further use."""
+
+
+class WorkerDiedError(WorkerError):
+    """The worker ended while it ran this call: an exit, a signal, a crash of native code.
+
+    Attributes
+    ----------
+    call : str
+        The call's name.
+    pid : int or None
+        The worker's process id.
+    signal : int or None
+        The signal that ended it.
+    exit_code : int or None
+        Its exit code, where no signal ended it.
+    stderr : list of str
+        The last lines that the worker wrote to its standard error.
+    """
+
+    call: str = ""
+    pid: int | None = None
+    signal: int | None = None
+    exit_code: int | None = None
+    stderr: list[str] = []  # noqa: RUF012 - replaced per instance, never changed in place
