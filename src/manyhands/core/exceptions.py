@@ -10,13 +10,13 @@ from _pickle import dumps, loads
 from typing import TYPE_CHECKING, Any, cast
 
 from manyhands.core.serialize import PROTOCOL, dump_result
-from manyhands.errors import RemoteError
+from manyhands.errors import ManyhandsError, RemoteError
 
 if TYPE_CHECKING:
     from types import TracebackType
 
 
-def pack_exception(error: BaseException, *, skip: int = 0, where: str | None = None) -> bytes:
+def pack_exception(error: BaseException, *, skip: int = 0) -> bytes:
     """Bytes for `unpack_exception`; never fails.
 
     Parameters
@@ -25,11 +25,10 @@ def pack_exception(error: BaseException, *, skip: int = 0, where: str | None = N
         Caught, with its traceback.
     skip
         Frames of our own at the outer end of its traceback, left out of the text.
-    where
-        Who raised it, for the note; this process's id where left out.
     """
-    text = _format(error, skip)
-    note = f"Traceback in {where or f'worker process {os.getpid()}'}:\n{text}"
+    note = None
+    if not isinstance(error, ManyhandsError):  # ours say all in their message, and our frames help nobody
+        note = f"Traceback in worker process {os.getpid()}:\n{_format(error, skip)}"
     chain = (_pack_one(error), _pack_linked(error.__cause__), _pack_linked(error.__context__))
     return dumps((chain, error.__suppress_context__, note), PROTOCOL)
 
@@ -43,7 +42,8 @@ def unpack_exception(payload: bytes) -> BaseException:
     if context is not None:
         error.__context__ = _unpack_one(context)
     error.__suppress_context__ = suppress
-    error.add_note(note)
+    if note is not None:
+        error.add_note(note)
     return error
 
 

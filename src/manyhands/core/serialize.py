@@ -173,7 +173,7 @@ def dump_result(value: object) -> bytes:
         try:
             return _dump_with_cloudpickle(value)
         except Exception as error:
-            raise _explain([("the result", value)], _dump_with_cloudpickle, error) from error
+            raise _explain([("the result", value)], _dump_with_cloudpickle, error) from None
 
 
 def _dump_with_cloudpickle(value: object) -> bytes:

@@ -28,8 +28,10 @@ _IDLE_TICKS = 40
 _FOLLOW_SECONDS = 0.1
 """How long a thread that waits beside the driving one goes without looking for itself."""
 
-_POLL_SUBMITS = 32
-"""Submissions after which a thread that only submits takes results in, too."""
+_BURST_CALLS = 64
+_BURST_SECONDS = 0.0005
+"""In a burst of submissions calls are gathered, up to so many or so long, and sent together: a message that wakes
+a worker costs as much as ten submissions. A wait for a result sends them at once."""
 
 
 class Steps(Protocol):
@@ -72,7 +74,8 @@ class Driver:
         self._holds = False  # whether the leader holds interrupts back
         self._progress = threading.Condition(threading.Lock())
         self._followers = 0
-        self._submits = 0
+        self._submits = 0  # since the last step
+        self._stepped_at = 0.0
         self._requests: deque[tuple[Callable[[], None], list[BaseException | None]]] = deque()
 
         self._background: threading.Thread | None = None
@@ -97,20 +100,18 @@ class Driver:
 
     # What callers use.
 
-    def nudge(self, *, is_urgent: bool) -> None:
-        """There is something new to send; `is_urgent` where a worker idles."""
+    def nudge(self) -> None:
+        """There is something new to send."""
         self._is_active = True
-        if not is_urgent:
-            self._submits += 1
-            if self._submits < _POLL_SUBMITS:
-                return
-        self._submits = 0
+        self._submits += 1
+        if self._submits < _BURST_CALLS and monotonic() - self._stepped_at < _BURST_SECONDS:
+            return
         if self._take_lead():
             try:
                 self._step(0)
             finally:
                 self._leave_lead()
-        elif is_urgent:
+        else:
             self.wake()
         if self._background is None:
             self._start_background()
@@ -240,6 +241,7 @@ class Driver:
     def _step(self, timeout: float | None) -> None:
         """Send, wait for at most `timeout` seconds, take in, send, pass on."""
         steps = self._steps
+        self._submits = 0
         try:
             self._serve_requests()
             again = steps.dispatch()
@@ -261,6 +263,7 @@ class Driver:
         except Exception as error:
             steps.give_up(error)
         steps.deliver()
+        self._stepped_at = monotonic()
         if self._followers:
             with self._progress:
                 self._progress.notify_all()

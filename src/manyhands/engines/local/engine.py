@@ -93,7 +93,7 @@ class LocalEngine:
         function = self._functions.register(call.fn)
         payload = self._serializer.dump_arguments(call.args, call.kwargs)
         self._pool.enqueue(Entry(call.key, function, payload))
-        self._driver.nudge(is_urgent=self._pool.has_idle())
+        self._driver.nudge()
         if self._broken is not None:  # it broke meanwhile, and perhaps before it could see this call
             self._driver.run(partial(self.give_up, self._broken))
 
@@ -143,12 +143,8 @@ class LocalEngine:
     def dispatch(self) -> float | None:
         pool = self._pool
         if pool.queue:
-            for worker in list(pool.workers.values()):
-                while self._send_calls(worker):
-                    pass
-        if pool.queue:
-            return None
-        return self._even_out()
+            self._send_all()
+        return None if pool.queue else self._even_out()
 
     def deliver(self) -> None:
         while self._output:
@@ -178,26 +174,27 @@ class LocalEngine:
 
     # Sending.
 
-    def _send_calls(self, worker: WorkerState) -> bool:
-        """Send one message of calls; False where there is nothing to send, or no room in the socket."""
+    def _send_all(self) -> None:
+        """Send queued calls to the workers that have room for more."""
+        full: set[int] = set()
+        for worker, entries in self._pool.plan():
+            if worker.number in full or not self._send_calls(worker, entries):
+                full.add(worker.number)
+                self._pool.give_back(worker, [entry.key for entry in entries])
+
+    def _send_calls(self, worker: WorkerState, entries: list[Entry]) -> bool:
+        """Send one message of calls; False where there is no room in the socket."""
         process = self._processes[worker.number]
-        entries = self._pool.choose(worker)
-        if not entries:
-            return False
         for function in {entry.function.key: entry.function for entry in entries}.values():
             if function.key not in worker.known:
                 if len(worker.known) >= _FUNCTIONS_PER_WORKER and self._send(process, (m.FORGET,), []):
                     worker.known.clear()
                 if not self._send(process, (m.FUNCTION, function.key, function.name), [function.payload]):
-                    self._pool.give_back(worker, [entry.key for entry in entries])
                     return False
                 worker.known.add(function.key)
         keys = [entry.key for entry in entries]
         head = (m.CALLS, keys, [entry.function.key for entry in entries])
-        if not self._send(process, head, [entry.payload for entry in entries]):
-            self._pool.give_back(worker, keys)
-            return False
-        return True
+        return self._send(process, head, [entry.payload for entry in entries])
 
     def _send(self, process: WorkerProcess, head: tuple[Any, ...], payloads: list[Any]) -> bool:
         """Send a message, its large payloads in segments; False where there is no room for it now."""
@@ -223,8 +220,7 @@ class LocalEngine:
             return None
         process = self._processes[worker.number]
         if self._take_back(process, worker):
-            for other in list(self._pool.workers.values()):
-                self._send_calls(other)
+            self._send_all()
             return None
         now = monotonic()
         if self._stalled_since is None or self._stalled_since[0] != process.get_current():

@@ -10,7 +10,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from manyhands.core.functions import Function
 
@@ -85,18 +85,28 @@ class PoolState:
         self._queued.add(entry.key)
         self.queue.append(entry)
 
-    def choose(self, worker: WorkerState) -> list[Entry]:
-        """Take the next message's calls for `worker` off the queue; nothing where it has enough."""
+    def plan(self) -> Iterator[tuple[WorkerState, list[Entry]]]:
+        """Take calls off the queue and yield messages of them, until every worker has enough or none is left.
+
+        The consumer gives the calls of a message back where it cannot be sent, and stops.
+        """
+        workers = sorted(self.workers.values(), key=lambda worker: len(worker.inflight))
+        share = -(-len(self._queued) // len(workers)) if workers else 0
+        for worker in workers:
+            left = share
+            while left > 0 and (message := self._choose(worker, left)):
+                left -= len(message)
+                yield worker, message
+
+    def _choose(self, worker: WorkerState, limit: int) -> list[Entry]:
+        """The next message's calls for `worker`, at most `limit`; nothing where it has enough."""
         head = self._peek()
         if head is None:
             return []
-        count = min(self._count_room(worker, head), MESSAGE_CALLS)
-        if count <= 0:
-            return []
-        share = len(self.queue) // len(self.workers) + 1
+        room = min(self._count_room(worker, head), MESSAGE_CALLS, limit)
         chosen: list[Entry] = []
         seconds = 0.0
-        while head is not None and len(chosen) < min(count, share):
+        while head is not None and len(chosen) < room:
             each = _estimate(head)
             if chosen and seconds + each > MESSAGE_SECONDS:
                 break
@@ -175,7 +185,9 @@ class PoolState:
     def _count_room(self, worker: WorkerState, head: Entry) -> int:
         if head.function.seconds is None:
             return AHEAD_CALLS - len(worker.inflight)
-        return max(AHEAD_CALLS, int(AHEAD_SECONDS / _estimate(head))) - len(worker.inflight)
+        capacity = max(AHEAD_CALLS, int(AHEAD_SECONDS / _estimate(head)))
+        # A worker that has more than half of it is left alone: a few messages cost less than many.
+        return capacity - len(worker.inflight) if len(worker.inflight) <= capacity // 2 else 0
 
 
 def _estimate(entry: Entry) -> float:

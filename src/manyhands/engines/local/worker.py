@@ -7,6 +7,7 @@ milliseconds and shares its memory with the template that it was forked from.
 from __future__ import annotations
 
 import _signal
+import faulthandler
 import fcntl
 import os
 import sys
@@ -51,6 +52,7 @@ def serve(channel: Channel, life: int, region: int, settings: dict[str, Any]) ->
     """
     place.in_worker = True
     _die_with(life)
+    faulthandler.enable()  # a crash of native code then tells, on standard error, where Python stood
     worker = Worker(channel, memoryview(open_region(region)))
     _signal.signal(m.GIVE_BACK_SIGNAL, worker.give_back)
     _signal.siginterrupt(m.GIVE_BACK_SIGNAL, False)
