@@ -335,14 +335,9 @@ class Session:
 
     def take_results(self, results: Sequence[tuple[int, Any]]) -> None:
         """Calls ended well; see `manyhands.core.engine.Sink`."""
-        load = self._engine.load
-        futures = self._futures
         with self._lock:
             self._calls += len(results)
-        for key, value in results:
-            future = futures.pop(key, None)
-            if future is not None:
-                future.settle(value, None, load)
+        self._make_future.settle_all(self._futures, results, self._engine.load)
         if self._lifecycle:
             for key, _ in results:
                 self._kept.pop(key, None)

@@ -135,7 +135,10 @@ class _Watch:
         for namespace, name, value in self._globals:
             if namespace.get(name, _MISSING) is not value:
                 return False
-        return all(cell.cell_contents is value for cell, value in self._cells)
+        for cell, value in self._cells:
+            if cell.cell_contents is not value:
+                return False
+        return True
 
     def add(self, fn: FunctionType, by_value: Callable[[str], bool]) -> bool:
         """Take in all that `fn` is made from; False where something of it may change unseen."""

@@ -71,12 +71,8 @@ class Serializer:
         UnpicklableError
             Naming the argument, and the part of it, that cannot travel.
         """
-        if not kwargs:
-            for arg in args:
-                if type(arg) not in _ATOMS:
-                    break
-            else:
-                return plain_dumps((args, kwargs), PROTOCOL)
+        if not kwargs and _ATOMS.issuperset(map(type, args)):
+            return plain_dumps((args, None), PROTOCOL)
         try:
             return self._dump((args, kwargs))
         except Exception as error:

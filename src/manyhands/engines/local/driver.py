@@ -11,7 +11,7 @@ import os
 import select
 import threading
 from collections import deque
-from time import monotonic
+from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Protocol
 
 from manyhands.core.interrupts import HeldInterrupts
@@ -34,6 +34,10 @@ _BURST_SECONDS = 0.0005
 a worker costs as much as ten submissions. A wait for a result sends them at once."""
 
 
+_SPIN_SECONDS = 0.00015
+"""How long the leader looks for results before it sleeps, where a core is free for that."""
+
+
 class Steps(Protocol):
     """What a driver drives; called by the leading thread alone."""
 
@@ -45,6 +49,9 @@ class Steps(Protocol):
 
     def is_busy(self) -> bool:
         """Whether anything is outstanding."""
+
+    def has_free_core(self) -> bool:
+        """Whether work is outstanding and fewer workers are at it than there are cores."""
 
     def give_up(self, error: BaseException) -> None:
         """A step failed: nothing that is outstanding will come."""
@@ -250,7 +257,8 @@ class Driver:
             interrupts = self._interrupts
             interrupts.is_waiting = True
             try:
-                events = self._poll.poll(timeout)
+                events = self._watch() if timeout != 0 and steps.has_free_core() else None
+                events = events or self._poll.poll(timeout)
             finally:
                 interrupts.is_waiting = False
             if events:
@@ -267,6 +275,14 @@ class Driver:
         if self._followers:
             with self._progress:
                 self._progress.notify_all()
+
+    def _watch(self) -> list[tuple[int, int]]:
+        """What has come within a moment, without sleeping: being woken takes 10 to 100 µs, more than a call."""
+        poll = self._poll.poll
+        end = perf_counter() + _SPIN_SECONDS
+        while not (events := poll(0)) and perf_counter() < end:
+            pass
+        return events
 
     def _serve_requests(self) -> None:
         while self._requests:

@@ -7,7 +7,6 @@ calls for a worker and sends them in one message; the worker's answer wakes the 
 
 from __future__ import annotations
 
-import mmap
 import os
 import sys
 import weakref
@@ -107,9 +106,6 @@ class LocalEngine:
             )
             error.__cause__ = cause
             return None, error
-        finally:
-            if isinstance(value, mmap.mmap):
-                value.close()
 
     def cancel(self, keys: Iterable[int], *, kill: bool = False) -> set[int]:
         withdrawn: set[int] = set()
@@ -159,6 +155,9 @@ class LocalEngine:
 
     def is_busy(self) -> bool:
         return self._pool.is_busy()
+
+    def has_free_core(self) -> bool:
+        return 0 < self._pool.count_busy() < self._cpus
 
     def give_up(self, error: BaseException) -> None:
         """Nothing can run any more: every call ends with `error`."""
@@ -286,11 +285,10 @@ class LocalEngine:
         worker = self._pool.workers.get(process.number)
         if worker is None:
             return
-        entries = self._pool.finish(worker, keys)
         total = sum(seconds)
         self._stats.computing += total
         self._stats.moving += busy - total
-        self._observe(entries, seconds, total)
+        entries = self._pool.finish(worker, keys, seconds)
         if not failed and None not in entries:
             self._results += zip(keys, payloads, strict=True)
             return
@@ -301,16 +299,6 @@ class LocalEngine:
                 self._errors.append((entry.key, unpack_exception(payloads[index])))
             else:
                 self._results.append((entry.key, payloads[index]))
-
-    def _observe(self, entries: list[Entry | None], seconds: list[float], total: float) -> None:
-        """Let the functions learn how long they take."""
-        first = entries[0]
-        if first is not None and all(e is not None and e.function is first.function for e in entries):
-            first.function.observe(total / len(entries), len(entries))
-            return
-        for entry, each in zip(entries, seconds, strict=True):
-            if entry is not None:
-                entry.function.observe(each, 1)
 
     def _take_ready(self, process: WorkerProcess, failure: bytes | None) -> None:
         if failure is not None:

@@ -10,7 +10,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from manyhands.core.functions import Function
 
@@ -76,6 +76,10 @@ class PoolState:
         """Whether a worker has nothing to do."""
         return any(not worker.inflight for worker in list(self.workers.values()))
 
+    def count_busy(self) -> int:
+        """Workers that have something to do."""
+        return sum(1 for worker in self.workers.values() if worker.inflight)
+
     def add_worker(self, number: int) -> WorkerState:
         worker = self.workers[number] = WorkerState(number)
         return worker
@@ -103,24 +107,46 @@ class PoolState:
         head = self._peek()
         if head is None:
             return []
+        function = head.function
         room = min(self._count_room(worker, head), MESSAGE_CALLS, limit)
+        each = _estimate(head)
+        queue, queued, inflight = self.queue, self._queued, worker.inflight
         chosen: list[Entry] = []
         seconds = 0.0
-        while head is not None and len(chosen) < room:
-            each = _estimate(head)
+        while len(chosen) < room and queue:
+            entry = queue[0]
+            if entry.function is not function:
+                function = entry.function
+                each = _estimate(entry)
             if chosen and seconds + each > MESSAGE_SECONDS:
                 break
-            chosen.append(self.queue.popleft())
-            self._queued.discard(head.key)
-            worker.inflight[head.key] = head
-            seconds += each
-            head = self._peek()
+            queue.popleft()
+            key = entry.key
+            if key in queued:
+                queued.discard(key)
+                inflight[key] = entry
+                chosen.append(entry)
+                seconds += each
         return chosen
 
-    def finish(self, worker: WorkerState, keys: Iterable[int]) -> list[Entry | None]:
-        """Outcomes came; the calls in the order of `keys`, None for one that is known to have ended."""
+    def finish(
+        self, worker: WorkerState, keys: Sequence[int], seconds: Sequence[float]
+    ) -> list[Entry | None]:
+        """Outcomes came, each after so many seconds; their calls, None for one that is known to have ended."""
         inflight = worker.inflight
-        return [inflight.pop(key, None) for key in keys]
+        entries = [inflight.pop(key, None) for key in keys]
+        # Functions learn how long they take, a run of calls of one function at once.
+        start = 0
+        while start < len(entries):
+            entry = entries[start]
+            function = entry.function if entry is not None else None
+            end = start + 1
+            while end < len(entries) and (other := entries[end]) is not None and other.function is function:
+                end += 1
+            if function is not None:
+                function.observe(sum(seconds[start:end]) / (end - start), end - start)
+            start = end
+        return entries
 
     def give_back(self, worker: WorkerState, keys: Iterable[int]) -> None:
         """Queue calls that `worker` has not begun, ahead of all others."""

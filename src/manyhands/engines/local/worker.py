@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 _FLUSH_SECONDS = 0.001
 """How long an ended call's result may wait for others to travel with."""
 
+_SPIN_SECONDS = 0.00008
+"""How long a worker that has nothing to do looks for more before it sleeps."""
+
 _ENTRY_SIZE = calcsize(m.JOURNAL_ENTRY)
 
 
@@ -115,6 +118,7 @@ class Worker:
     def serve(self) -> None:
         while True:
             try:
+                self._channel.watch(_SPIN_SECONDS)
                 received = self._channel.receive()
             except EOFError:
                 return
