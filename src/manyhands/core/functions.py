@@ -51,7 +51,8 @@ class Function:
         if self.seconds is None:
             self.seconds = seconds
         else:
-            weight = min(0.5, 0.1 * calls)
+            # One slow first call must not count for long: what is far quicker is believed at once.
+            weight = 0.5 if seconds < 0.5 * self.seconds else min(0.5, 0.1 * calls)
             self.seconds += weight * (seconds - self.seconds)
 
     def __repr__(self) -> str:

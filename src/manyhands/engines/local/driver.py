@@ -11,7 +11,7 @@ import os
 import select
 import threading
 from collections import deque
-from time import monotonic, perf_counter
+from time import monotonic, perf_counter, sleep
 from typing import TYPE_CHECKING, Protocol
 
 from manyhands.core.interrupts import HeldInterrupts
@@ -50,6 +50,9 @@ class Steps(Protocol):
     def is_busy(self) -> bool:
         """Whether anything is outstanding."""
 
+    def estimate_slack(self) -> float:
+        """Seconds for which no worker needs anything, so that the leader can sleep through what comes meanwhile."""
+
     def has_free_core(self) -> bool:
         """Whether work is outstanding and fewer workers are at it than there are cores."""
 
@@ -83,6 +86,7 @@ class Driver:
         self._followers = 0
         self._submits = 0  # since the last step
         self._stepped_at = 0.0
+        self._again: float | None = None  # seconds after which to dispatch though nothing has come
         self._requests: deque[tuple[Callable[[], None], list[BaseException | None]]] = deque()
 
         self._background: threading.Thread | None = None
@@ -248,26 +252,18 @@ class Driver:
     def _step(self, timeout: float | None) -> None:
         """Send, wait for at most `timeout` seconds, take in, send, pass on."""
         steps = self._steps
-        self._submits = 0
         try:
             self._serve_requests()
-            again = steps.dispatch()
-            if again is not None and (timeout is None or again < timeout):
-                timeout = again
-            interrupts = self._interrupts
-            interrupts.is_waiting = True
-            try:
-                events = self._watch() if timeout != 0 and steps.has_free_core() else None
-                events = events or self._poll.poll(timeout)
-            finally:
-                interrupts.is_waiting = False
-            if events:
-                for fd, _ in events:
-                    handle = self._handlers.get(fd)
-                    if handle is not None:
-                        handle()
-                self._serve_requests()
-                steps.dispatch()
+            if self._submits or self._again is not None:
+                self._dispatch()
+            if self._again is not None and (timeout is None or self._again < timeout):
+                timeout = self._again
+            for fd, _ in self._wait(timeout):
+                handle = self._handlers.get(fd)
+                if handle is not None:
+                    handle()
+            self._serve_requests()
+            self._dispatch()
         except Exception as error:
             steps.give_up(error)
         steps.deliver()
@@ -275,6 +271,26 @@ class Driver:
         if self._followers:
             with self._progress:
                 self._progress.notify_all()
+
+    def _dispatch(self) -> None:
+        self._submits = 0
+        self._again = self._steps.dispatch()
+
+    def _wait(self, timeout: float | None) -> list[tuple[int, int]]:
+        """What has come, after at most `timeout` seconds."""
+        interrupts = self._interrupts
+        interrupts.is_waiting = True
+        try:
+            if timeout == 0:
+                return self._poll.poll(0)
+            nap = self._steps.estimate_slack()
+            if nap and (timeout is None or nap < timeout):
+                sleep(nap)
+            elif self._steps.has_free_core():
+                return self._watch() or self._poll.poll(timeout)
+            return self._poll.poll(timeout)
+        finally:
+            interrupts.is_waiting = False
 
     def _watch(self) -> list[tuple[int, int]]:
         """What has come within a moment, without sleeping: being woken takes 10 to 100 µs, more than a call."""

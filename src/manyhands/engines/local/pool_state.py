@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from manyhands.core.functions import Function
 
-AHEAD_SECONDS = 0.002
+AHEAD_SECONDS = 0.006
 """Work that is sent ahead to a worker, so that it does not idle while the parent is at something else."""
 
 AHEAD_CALLS = 2
@@ -79,6 +79,17 @@ class PoolState:
     def count_busy(self) -> int:
         """Workers that have something to do."""
         return sum(1 for worker in self.workers.values() if worker.inflight)
+
+    def estimate_backlog(self) -> float:
+        """Seconds of work, as far as is known, that the worker with the least of it still has before it."""
+        least = float("inf")
+        for worker in self.workers.values():
+            ahead = len(worker.inflight) - 1  # the first may be about to end
+            if ahead < 1:
+                return 0.0
+            entry = next(iter(worker.inflight.values()))
+            least = min(least, ahead * (entry.function.seconds or 0.0))
+        return least
 
     def add_worker(self, number: int) -> WorkerState:
         worker = self.workers[number] = WorkerState(number)

@@ -1,0 +1,1 @@
+"""manyhands beside other libraries on the same work, in alternation, in one run."""

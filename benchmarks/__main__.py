@@ -1,0 +1,118 @@
+"""``python -m benchmarks``: arguments in, tables out."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks.calibration import measure_speed
+from benchmarks.contenders import OURS, PEERS, is_installed
+from benchmarks.measurement import RowResult, Setting
+from benchmarks.processes import become_subreaper, pin_to_cpus
+from benchmarks.record import describe_machine, describe_results
+from benchmarks.rows import ROWS
+from benchmarks.run import Plan, run_row
+from benchmarks.table import print_row
+
+WORKERS = 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the rows that are asked for, print each when it is done, and keep them as JSON."""
+    options = _make_parser().parse_args(argv)
+    # A file has no width; 80 columns would wrap every note.
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    progress = Console(stderr=True)
+    become_subreaper()
+    cpus = pin_to_cpus(WORKERS)
+    machine = describe_machine(cpus)
+    plan = _make_plan(options)
+    console.print(_introduce(machine["processor"], cpus, plan))
+    results: list[RowResult] = []
+    try:
+        with progress.status("") as status:
+            for name in options.only:
+                results.append(run_row(ROWS[name], plan, status.update))
+                print_row(console, results[-1])
+    except KeyboardInterrupt:
+        console.print("Interrupted; the rows before are kept.")
+        return 130
+    finally:
+        if options.json:
+            record = describe_results(machine, plan, results)
+            options.json.write_text(json.dumps(record, indent=2) + "\n")
+    return 0
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Run manyhands beside other libraries on the same work, in alternation.",
+    )
+    rows, peers = list(ROWS), [*PEERS, "pool-spawn"]
+    parser.add_argument(
+        "--only",
+        type=lambda text: _split(text, rows),
+        default=rows,
+        metavar="ROW[,ROW]",
+        help=f"rows to run: {', '.join(rows)}",
+    )
+    parser.add_argument(
+        "--peers",
+        type=lambda text: _split(text, peers),
+        metavar="NAME[,NAME]",
+        help=f"peers to measure, of those installed: {', '.join(peers)}",
+    )
+    parser.add_argument("--rounds", type=_parse_count, help="rounds; 5, or 2 with --quick")
+    parser.add_argument(
+        "--quick", action="store_true", help="small sizes, to try it out; not for figures"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="keep all figures in FILE")
+    return parser
+
+
+def _split(text: str, known: Sequence[str]) -> list[str]:
+    names = text.split(",")
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"no {', '.join(unknown)}; there are {', '.join(known)}")
+    return names
+
+
+def _parse_count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of rounds: give 1 or more")
+    return int(text)
+
+
+def _make_plan(options: argparse.Namespace) -> Plan:
+    speed = measure_speed(0.5)
+    setting = Setting(
+        workers=WORKERS,
+        quick=options.quick,
+        iterations_per_ms=speed.fit(1e-3),
+    )
+    rounds = options.rounds or (2 if options.quick else 5)
+    return Plan(setting, rounds, options.peers, limit=120.0 if options.quick else 600.0)
+
+
+def _introduce(processor: str, cpus: Sequence[int], plan: Plan) -> str:
+    text = (
+        f"{processor}, CPUs {', '.join(map(str, cpus))}, {WORKERS} workers each, "
+        f"{plan.rounds} rounds in alternation.\n"
+        "Medians over the rounds; spread is the interquartile range. Heavy peers (Ray, Dask, "
+        "Parsl) take half of the rounds, and fewer calls where the last column says so.\n"
+        f"One busy millisecond is {plan.setting.iterations_per_ms:,} loop iterations, "
+        "calibrated alone.\n"
+    )
+    missing = [name for name in (OURS, *PEERS) if not is_installed(name)]
+    return text + (f"Not installed: {', '.join(missing)}.\n" if missing else "")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,124 @@
+"""Who takes part: names, titles, and where each adapter stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from typing import cast
+
+from benchmarks.contenders.contender import Contender
+from benchmarks.work import noop, pause
+
+OURS = "manyhands"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is known of a contender before it is imported.
+
+    Attributes
+    ----------
+    title : str
+        Its name in tables.
+    package : str
+        The import name that must be found, else the contender is left out.
+    adapter : str
+        ``module:class`` of the adapter.
+    heavy : bool
+        Slow to start and to call: it gets fewer rounds and fewer calls.
+    peer : bool
+        Whether it competes; references such as bare processes do not.
+    """
+
+    title: str
+    package: str
+    adapter: str
+    heavy: bool = False
+    peer: bool = True
+
+
+ENTRIES = {
+    OURS: Entry(
+        "manyhands",
+        "manyhands",
+        "benchmarks.contenders.manyhands:ManyhandsContender",
+        peer=False,
+    ),
+    "pool": Entry(
+        "multiprocessing.Pool",
+        "multiprocessing",
+        "benchmarks.contenders.pool:PoolContender",
+    ),
+    "executor": Entry(
+        "ProcessPoolExecutor",
+        "concurrent.futures",
+        "benchmarks.contenders.executor:ExecutorContender",
+    ),
+    "joblib": Entry("joblib", "joblib", "benchmarks.contenders.joblib:JoblibContender"),
+    "loky": Entry("loky", "loky", "benchmarks.contenders.loky:LokyContender"),
+    "mpire": Entry("mpire", "mpire", "benchmarks.contenders.mpire:MpireContender"),
+    "ray": Entry("Ray", "ray", "benchmarks.contenders.ray:RayContender", heavy=True),
+    "dask": Entry(
+        "Dask distributed", "distributed", "benchmarks.contenders.dask:DaskContender", heavy=True
+    ),
+    "parsl": Entry("Parsl", "parsl", "benchmarks.contenders.parsl:ParslContender", heavy=True),
+    "bare": Entry(
+        "bare processes, no library",
+        "os",
+        "benchmarks.contenders.bare:BareContender",
+        peer=False,
+    ),
+}
+
+PEERS = tuple(name for name, entry in ENTRIES.items() if entry.peer)
+EVERYONE = (OURS, *PEERS)
+
+
+def find_entry(name: str) -> Entry:
+    """The entry of `name`; a variant such as ``pool-spawn`` has that of its first word."""
+    return ENTRIES[name.partition("-")[0]]
+
+
+def is_installed(name: str) -> bool:
+    """Tell whether the contender's package can be imported here."""
+    spec = find_spec(find_entry(name).package)
+    # A folder of that name without a module in it is found too, but has no origin.
+    return spec is not None and spec.origin is not None
+
+
+def find_version(name: str) -> str | None:
+    """Version of the contender's package; None for the standard library's and absent ones."""
+    try:
+        return version(find_entry(name).package)
+    except PackageNotFoundError:
+        return None
+
+
+def make_contender(name: str) -> Contender:
+    """Import the adapter of `name` and make one, not yet started."""
+    module, _, class_name = ENTRIES[name].adapter.partition(":")
+    return cast("Contender", getattr(import_module(module), class_name)())
+
+
+def list_titles(*names: str) -> dict[str, str]:
+    """Titles of these contenders, by name and in this order."""
+    return {name: ENTRIES[name].title for name in names}
+
+
+@contextmanager
+def open_contender(name: str, workers: int) -> Iterator[Contender]:
+    """Start a contender, warm every worker of it, and close it in the end."""
+    contender = make_contender(name)
+    contender.start(workers)
+    try:
+        if ENTRIES[name].peer or name == OURS:
+            # Calls that sleep cannot all be taken by the worker that came up first.
+            contender.submit_many(pause, [0.05] * (2 * workers))
+            contender.submit_many(noop, range(100))
+        yield contender
+    finally:
+        contender.close()

@@ -1,0 +1,73 @@
+"""Judges whether a row's targets are reached."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from benchmarks.contenders import OURS, find_entry
+from benchmarks.measurement import Against, Metric, RowResult, Target
+from benchmarks.statistics import compute_ratio
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A target beside what was measured.
+
+    Attributes
+    ----------
+    target : Target
+    metric : Metric
+    value : float or None
+        Our median, or its ratio to the peer's; None where one of the two is missing.
+    reference : str
+        The peer that we were compared with; empty where none was.
+    """
+
+    target: Target
+    metric: Metric
+    value: float | None
+    reference: str = ""
+
+    @property
+    def reached(self) -> bool | None:
+        """Whether the target is reached; None where nothing was measured."""
+        if self.value is None:
+            return None
+        if self.target.at_least:
+            return self.value >= self.target.limit
+        return self.value <= self.target.limit
+
+
+def judge_row(result: RowResult) -> list[Verdict]:
+    """Compare our medians with every target of the row."""
+    return [_judge(result, target) for target in result.row.targets]
+
+
+def find_best_peer(result: RowResult, metric: Metric) -> str | None:
+    """The peer with the best median of `metric`; None where no peer has one."""
+    medians = {
+        name: summary.median
+        for name in result.readings
+        if find_entry(name).peer
+        for summary in [result.summarize(name, metric.key)]
+        if summary is not None
+    }
+    if not medians:
+        return None
+    pick = max if metric.higher_is_better else min
+    return pick(medians, key=medians.__getitem__)
+
+
+def _judge(result: RowResult, target: Target) -> Verdict:
+    metrics = {metric.key: metric for metric in result.row.metrics}
+    metric = metrics[target.metric]
+    ours = result.summarize(OURS, metric.key)
+    if target.against is Against.NOTHING:
+        return Verdict(target, metric, ours.median if ours else None)
+    reference: str | None = target.peer
+    if target.against is Against.BEST:
+        reference = find_best_peer(result, metrics[target.best_by or target.metric])
+    theirs = result.summarize(reference, metric.key) if reference else None
+    if ours is None or theirs is None:
+        return Verdict(target, metric, None, reference or "")
+    return Verdict(target, metric, compute_ratio(ours.median, theirs.median), reference or "")
