@@ -21,7 +21,10 @@ did not raise. Each class is also a built-in error where a caller would expect t
 
 from __future__ import annotations
 
-from _pickle import PicklingError, UnpicklingError  # the classes of `pickle`, without importing all of it
+from _pickle import (
+    PicklingError,
+    UnpicklingError,
+)  # the classes of `pickle`, without importing all of it
 
 
 class ManyhandsError(Exception):

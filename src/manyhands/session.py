@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sized
 from contextvars import ContextVar
 from functools import partial
 from itertools import count
@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 from manyhands.core import place
 from manyhands.core.functions import check_callable, name_callable
 from manyhands.core.model import NO_RETRIES, Call, EngineConfig, RetryPolicy
+from manyhands.core.signatures import ListMap, ListStarMap, StreamMap, Submit, typed
 from manyhands.engines.registry import create_engine
 from manyhands.errors import DependencyError, InvalidArgumentError, SessionClosedError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from concurrent.futures import Future as StandardFuture
     from types import TracebackType
-    from typing import Unpack
+    from typing import Self, Unpack
 
     from manyhands.core.engine import Engine
     from manyhands.core.future import Future
@@ -87,12 +89,18 @@ class Session:
         if initializer is not None:
             check_callable(initializer)
         if start_method is not None and start_method not in _START_METHODS:
-            raise InvalidArgumentError(f"start_method={start_method!r}: it is 'fork' or 'spawn', or left out")
+            raise InvalidArgumentError(
+                f"start_method={start_method!r}: it is 'fork' or 'spawn', or left out"
+            )
         name = engine if engine is not None else os.environ.get(ENGINE_VARIABLE) or _choose_engine()
         if not isinstance(name, str):
-            raise InvalidArgumentError(f"engine={engine!r}: it is a name such as 'local', or left out")
+            raise InvalidArgumentError(
+                f"engine={engine!r}: it is a name such as 'local', or left out"
+            )
         self._engine: Engine = create_engine(name)
-        config = EngineConfig(_check_workers(workers, name), initializer, tuple(initargs), start_method)
+        config = EngineConfig(
+            _check_workers(workers, name), initializer, tuple(initargs), start_method
+        )
         self._workers = config.workers
         self._opened = monotonic()
         self._closed_at: float | None = None
@@ -131,7 +139,8 @@ class Session:
         """The engine's name."""
         return self._engine.name
 
-    def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+    @typed(Submit)
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Have ``fn(*args, **kwargs)`` run by a worker, and return at once.
 
         A future among the arguments, also inside lists, tuples and dicts, stands for its result: the call waits
@@ -139,26 +148,49 @@ class Session:
         """
         return self.start_call(fn, args, kwargs, NO_RETRIES)
 
+    @typed(ListMap)
     def map(
-        self, fn: Callable[..., R], iterable: Iterable[Any], /, *more: Iterable[Any], **options: Unpack[RunOptions]
+        self,
+        fn: Callable[..., R],
+        iterable: Iterable[Any],
+        /,
+        *more: Iterable[Any],
+        **options: Unpack[RunOptions],
     ) -> list[R]:
         """`manyhands.map` on this session."""
         return _collect(self.start_map(fn, (iterable, *more), **options))
 
+    @typed(ListStarMap)
     def starmap(
-        self, fn: Callable[..., R], tuples: Iterable[tuple[Any, ...]], /, **options: Unpack[RunOptions]
+        self,
+        fn: Callable[..., R],
+        tuples: Iterable[tuple[Any, ...]],
+        /,
+        **options: Unpack[RunOptions],
     ) -> list[R]:
         """`manyhands.starmap` on this session."""
         return _collect(self.start_map(fn, (tuples,), star=True, **options))
 
+    @typed(StreamMap)
     def imap(
-        self, fn: Callable[..., R], iterable: Iterable[Any], /, *more: Iterable[Any], **options: Unpack[RunOptions]
+        self,
+        fn: Callable[..., R],
+        iterable: Iterable[Any],
+        /,
+        *more: Iterable[Any],
+        **options: Unpack[RunOptions],
     ) -> Iterator[R]:
         """`manyhands.imap` on this session."""
         return _stream(self.start_map(fn, (iterable, *more), **options), ordered=True)
 
+    @typed(StreamMap)
     def imap_unordered(
-        self, fn: Callable[..., R], iterable: Iterable[Any], /, *more: Iterable[Any], **options: Unpack[RunOptions]
+        self,
+        fn: Callable[..., R],
+        iterable: Iterable[Any],
+        /,
+        *more: Iterable[Any],
+        **options: Unpack[RunOptions],
     ) -> Iterator[R]:
         """`manyhands.imap_unordered` on this session."""
         return _stream(self.start_map(fn, (iterable, *more), **options), ordered=False)
@@ -208,14 +240,17 @@ class Session:
             self._futures.clear()
             self._kept.clear()
 
-    def __enter__(self) -> Session:
+    def __enter__(self) -> Self:
         self._check_open()
         _entered.set((*_entered.get(), self))
         _blocks.append(self)
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         _entered.set(tuple(session for session in _entered.get() if session is not self))
         if self in _blocks:
@@ -229,7 +264,11 @@ class Session:
     # What maps, tasks and futures call.
 
     def start_call(
-        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], policy: RetryPolicy
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        policy: RetryPolicy,
     ) -> Future[Any]:
         """Submit one call under a retry policy."""
         if self._is_closed or self._pid != os.getpid():
@@ -267,13 +306,15 @@ class Session:
         check_callable(fn)
         for value in inputs:
             if not hasattr(value, "__iter__") and not hasattr(value, "__getitem__"):
-                raise InvalidArgumentError(f"expected something to iterate over, got {value!r} ({type(value).__name__})")
+                raise InvalidArgumentError(
+                    f"expected something to iterate over, got {value!r} ({type(value).__name__})"
+                )
         policy = make_policy(retries, retry_on)
         watcher = None
         if progress:
             from manyhands.observe.progress import ProgressBar
 
-            lengths = [len(value) for value in inputs if hasattr(value, "__len__")]
+            lengths = [len(value) for value in inputs if isinstance(value, Sized)]
             watcher = ProgressBar(name_callable(fn), min(lengths, default=None))
         return MapRun(
             self,
@@ -357,7 +398,9 @@ class Session:
 
     def _admit(self, call: Call, inputs: list[StandardFuture[Any]], policy: RetryPolicy) -> None:
         with self._lock:
-            awaited = {self._name_input(future): future for future in inputs if not _has_succeeded(future)}
+            awaited = {
+                self._name_input(future): future for future in inputs if not _has_succeeded(future)
+            }
             self._inputs.update(awaited)
             self._kept[call.key] = call
             effects = self._lifecycle.admit(call.key, awaited, policy)
@@ -402,7 +445,11 @@ class Session:
                     self._retried += 1
                 self._hand_over(call)
             else:
-                error = errors.get(effect.key) if effect.cause is None else self._blame(effect.key, effect.cause)
+                error = (
+                    errors.get(effect.key)
+                    if effect.cause is None
+                    else self._blame(effect.key, effect.cause)
+                )
                 if error is not None:
                     self._end(effect.key, None, error, None)
 
@@ -411,7 +458,9 @@ class Session:
         source = self._inputs.get(cause)
         name = self._futures[key].name if key in self._futures else str(key)
         what = repr(source) if source is not None else f"call {cause}"
-        error = DependencyError(f"call {key}, {name}, was not run, because its input failed: {what}")
+        error = DependencyError(
+            f"call {key}, {name}, was not run, because its input failed: {what}"
+        )
         if source is not None and source.done():
             error.__cause__ = _get_failure(source)
         return error
@@ -421,9 +470,9 @@ class Session:
         try:
             self._engine.submit(_fill_in(call) if call.has_inputs else call)
         except Exception as error:
-            self._perform(self._fail_at_once(call.key, error), {call.key: error})
+            self._perform(self._fail_at_once(call.key), {call.key: error})
 
-    def _fail_at_once(self, key: int, error: BaseException) -> list[Effect]:
+    def _fail_at_once(self, key: int) -> list[Effect]:
         from manyhands.core.lifecycle import Fail
 
         with self._lock:
@@ -449,7 +498,9 @@ class Session:
                 f"open one here"
             )
         if self._is_closed:
-            raise SessionClosedError("this session is closed; open another, or use the functions of the package")
+            raise SessionClosedError(
+                "this session is closed; open another, or use the functions of the package"
+            )
 
 
 _entered: ContextVar[tuple[Session, ...]] = ContextVar("manyhands_sessions", default=())
@@ -470,7 +521,7 @@ def get_session() -> Session:
     the block started, uses the session whose block was entered last.
     """
     for session in (*reversed(_entered.get()), *reversed(_blocks)):
-        if not session._is_closed:  # noqa: SLF001 - this module is its home
+        if not session._is_closed:
             return session
     return _get_default()
 
@@ -478,7 +529,7 @@ def get_session() -> Session:
 def _get_default() -> Session:
     global _default
     with _default_lock:
-        if _default is None or _default._is_closed or _default._pid != os.getpid():  # noqa: SLF001
+        if _default is None or _default._is_closed or _default._pid != os.getpid():
             _default = Session()
         return _default
 
@@ -499,7 +550,7 @@ def shutdown() -> None:
 
 
 def _close_all() -> None:
-    for session in list(_open_sessions):
+    for session in _open_sessions:
         session.close()
 
 
@@ -521,7 +572,9 @@ def make_policy(
 ) -> RetryPolicy:
     """A checked retry policy."""
     if not isinstance(retries, int) or isinstance(retries, bool) or retries < 0:
-        raise InvalidArgumentError(f"retries={retries!r}: it is the number of attempts after the first, 0 or more")
+        raise InvalidArgumentError(
+            f"retries={retries!r}: it is the number of attempts after the first, 0 or more"
+        )
     kinds = retry_on if isinstance(retry_on, tuple) else (retry_on,)
     if not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
         raise InvalidArgumentError(f"retry_on={retry_on!r}: it is a tuple of exception classes")
@@ -577,7 +630,9 @@ def _replace(value: Any) -> Any:
     if kind is dict:
         return {key: _replace(item) for key, item in value.items()}
     if kind in _CONTAINERS:
-        return value if _PLAIN.issuperset(map(type, value)) else kind(_replace(item) for item in value)
+        return (
+            value if _PLAIN.issuperset(map(type, value)) else kind(_replace(item) for item in value)
+        )
     if hasattr(value, "add_done_callback") and hasattr(value, "result"):
         return value.result()
     return value

@@ -1,6 +1,7 @@
 """The ``manyhands`` command, run as a user runs it."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 import manyhands
+from manyhands.cli.doctor import examine_worker
 
 GOOD = """\
 import os, sys
@@ -143,6 +145,13 @@ def test_doctor_prints_data() -> None:
     assert (trial["engine"], trial["start_method"]) == ("local", "fork")
     assert trial["workers"] == answer["cpus"]["usable"]
     assert 0 < trial["round_trip_seconds"] < trial["start_seconds"]
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_doctor_sees_how_a_worker_was_made(method: str) -> None:
+    with manyhands.Session("local", workers=1, start_method=method) as session:
+        worker = session.submit(examine_worker).result(timeout=60)
+    assert (worker.start_method, worker.pid != os.getpid()) == (method, True)
 
 
 def test_doctor_prints_words() -> None:

@@ -9,7 +9,7 @@ import asyncio
 import concurrent.futures
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import assert_type
 
@@ -74,8 +74,8 @@ def use_map() -> None:
 
 
 def use_streams() -> None:
-    assert_type(mh.imap(double, itertools.count()), Iterator[int])
-    assert_type(mh.imap_unordered(half, range(3)), Iterator[float])
+    assert_type(mh.imap(double, itertools.count()), Generator[int, None, None])
+    assert_type(mh.imap_unordered(half, range(3)), Generator[float, None, None])
     firsts = list(itertools.islice(mh.imap(double, itertools.count()), 3))
     assert_type(firsts, list[int])
 
@@ -140,7 +140,7 @@ def use_sessions() -> None:
         assert_type(session.map(double, [1, 2]), list[int])
         assert_type(session.submit(double, 1), mh.Future[int])
         assert_type(session.submit(triple, 1).result(), int)
-        assert_type(session.imap(double, [1]), Iterator[int])
+        assert_type(session.imap(double, [1]), Generator[int, None, None])
         assert_type(session.starmap(area, [(1.0, 2.0)]), list[float])
         assert_type(session.report(), mh.Report)
     with mh.Session(workers=2, initializer=prepare, initargs=(1,)):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, ParamSpec, TypeVar, overload
 
+from manyhands.core.signatures import Submit, typed
 from manyhands.errors import InvalidArgumentError
 from manyhands.session import check_on_error, get_session
 
@@ -26,31 +27,14 @@ _SLICE_SECONDS = 0.01
 _RETURN_WHEN = ("ALL_COMPLETED", "FIRST_COMPLETED", "FIRST_EXCEPTION")
 
 
-class Waited(NamedTuple):
+class Waited(NamedTuple, Generic[R]):
     """What `wait` found: futures that are done, and the others."""
 
-    done: set[Future[Any]]
-    not_done: set[Future[Any]]
+    done: set[Future[R]]
+    not_done: set[Future[R]]
 
 
-@overload
-def submit(fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]: ...
-
-
-@overload
-def submit(fn: Callable[[A], R], a: A | Future[A], /) -> Future[R]: ...
-
-
-@overload
-def submit(fn: Callable[[A, B], R], a: A | Future[A], b: B | Future[B], /) -> Future[R]: ...
-
-
-@overload
-def submit(
-    fn: Callable[[A, B, C], R], a: A | Future[A], b: B | Future[B], c: C | Future[C], /
-) -> Future[R]: ...
-
-
+@typed(Submit)
 def submit(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
     """Have ``fn(*args, **kwargs)`` run by a worker, and return at once.
 
@@ -93,7 +77,9 @@ def gather(
 ) -> list[R | BaseException]: ...
 
 
-def gather(futures: Iterable[Future[Any]], *, on_error: str = "raise", timeout: float | None = None) -> list[Any]:
+def gather(
+    futures: Iterable[Future[Any]], *, on_error: str = "raise", timeout: float | None = None
+) -> list[Any]:
     """Wait for all futures; their results in the same order.
 
     Parameters
@@ -132,8 +118,10 @@ def gather(futures: Iterable[Future[Any]], *, on_error: str = "raise", timeout: 
 
 
 def wait(
-    futures: Iterable[Future[Any]], timeout: float | None = None, return_when: str = "ALL_COMPLETED"
-) -> Waited:
+    futures: Iterable[Future[R]],
+    timeout: float | None = None,
+    return_when: Literal["ALL_COMPLETED", "FIRST_COMPLETED", "FIRST_EXCEPTION"] = "ALL_COMPLETED",
+) -> Waited[R]:
     """Wait until futures are done, without raising what they raised.
 
     Parameters
@@ -158,12 +146,18 @@ def wait(
     (2, 0)
     """
     if return_when not in _RETURN_WHEN:
-        raise InvalidArgumentError(f"return_when={return_when!r}: it is one of {', '.join(_RETURN_WHEN)}")
+        raise InvalidArgumentError(
+            f"return_when={return_when!r}: it is one of {', '.join(_RETURN_WHEN)}"
+        )
     waiting = set(futures)
-    done: set[Future[Any]] = set()
+    done: set[Future[R]] = set()
     for future in _iterate_done(waiting, timeout):
         done.add(future)
-        failed = not future.cancelled() and return_when == "FIRST_EXCEPTION" and future.exception() is not None
+        failed = (
+            not future.cancelled()
+            and return_when == "FIRST_EXCEPTION"
+            and future.exception() is not None
+        )
         if return_when == "FIRST_COMPLETED" or failed:
             break
     done |= {future for future in waiting if future.done()}

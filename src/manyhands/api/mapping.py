@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from manyhands.core.signatures import ListMap, ListStarMap, StreamMap, typed
 from manyhands.session import get_session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
     from typing import Unpack
 
     from manyhands.core.options import MapOptions
@@ -18,46 +19,7 @@ C = TypeVar("C")
 R = TypeVar("R")
 
 
-@overload
-def map(
-    fn: Callable[[A], R], a_items: Iterable[A], /, *, on_error: Literal["raise"] = ..., **options: Unpack[MapOptions]
-) -> list[R]: ...
-
-
-@overload
-def map(
-    fn: Callable[[A, B], R], a_items: Iterable[A], b_items: Iterable[B], /, *, on_error: Literal["raise"] = ..., **options: Unpack[MapOptions]
-) -> list[R]: ...
-
-
-@overload
-def map(
-    fn: Callable[[A, B, C], R], a_items: Iterable[A], b_items: Iterable[B], c_items: Iterable[C], /, *, on_error: Literal["raise"] = ..., **options: Unpack[MapOptions]
-) -> list[R]: ...
-
-
-@overload
-def map(
-    fn: Callable[..., R],
-    iterable: Iterable[Any],
-    /,
-    *more: Iterable[Any],
-    on_error: Literal["raise"] = ...,
-    **options: Unpack[MapOptions],
-) -> list[R]: ...
-
-
-@overload
-def map(
-    fn: Callable[..., R],
-    iterable: Iterable[Any],
-    /,
-    *more: Iterable[Any],
-    on_error: Literal["return"],
-    **options: Unpack[MapOptions],
-) -> list[R | BaseException]: ...
-
-
+@typed(ListMap)
 def map(
     fn: Callable[..., Any],
     iterable: Iterable[Any],
@@ -108,31 +70,11 @@ def map(
     >>> mh.map(int, ["1", "x"], on_error="return")
     [1, ValueError("invalid literal for int() with base 10: 'x'")]
     """
-    return get_session().map(fn, iterable, *more, on_error=on_error, **options)
+    run: Any = get_session().map
+    return run(fn, iterable, *more, on_error=on_error, **options)
 
 
-@overload
-def starmap(
-    fn: Callable[..., R],
-    tuples: Iterable[tuple[Any, ...]],
-    /,
-    *,
-    on_error: Literal["raise"] = ...,
-    **options: Unpack[MapOptions],
-) -> list[R]: ...
-
-
-@overload
-def starmap(
-    fn: Callable[..., R],
-    tuples: Iterable[tuple[Any, ...]],
-    /,
-    *,
-    on_error: Literal["return"],
-    **options: Unpack[MapOptions],
-) -> list[R | BaseException]: ...
-
-
+@typed(ListStarMap)
 def starmap(
     fn: Callable[..., Any],
     tuples: Iterable[tuple[Any, ...]],
@@ -151,49 +93,11 @@ def starmap(
     >>> mh.starmap(pow, [(2, 5), (3, 2)])
     [32, 9]
     """
-    return get_session().starmap(fn, tuples, on_error=on_error, **options)
+    run: Any = get_session().starmap
+    return run(fn, tuples, on_error=on_error, **options)
 
 
-@overload
-def imap(
-    fn: Callable[[A], R], a_items: Iterable[A], /, *, on_error: Literal["raise"] = ..., **options: Unpack[MapOptions]
-) -> Iterator[R]: ...
-
-
-@overload
-def imap(
-    fn: Callable[[A, B], R], a_items: Iterable[A], b_items: Iterable[B], /, *, on_error: Literal["raise"] = ..., **options: Unpack[MapOptions]
-) -> Iterator[R]: ...
-
-
-@overload
-def imap(
-    fn: Callable[[A, B, C], R], a_items: Iterable[A], b_items: Iterable[B], c_items: Iterable[C], /, *, on_error: Literal["raise"] = ..., **options: Unpack[MapOptions]
-) -> Iterator[R]: ...
-
-
-@overload
-def imap(
-    fn: Callable[..., R],
-    iterable: Iterable[Any],
-    /,
-    *more: Iterable[Any],
-    on_error: Literal["raise"] = ...,
-    **options: Unpack[MapOptions],
-) -> Iterator[R]: ...
-
-
-@overload
-def imap(
-    fn: Callable[..., R],
-    iterable: Iterable[Any],
-    /,
-    *more: Iterable[Any],
-    on_error: Literal["return"],
-    **options: Unpack[MapOptions],
-) -> Iterator[R | BaseException]: ...
-
-
+@typed(StreamMap)
 def imap(
     fn: Callable[..., Any],
     iterable: Iterable[Any],
@@ -220,49 +124,11 @@ def imap(
     [0, 1, 4, 9]
     >>> squares.close()
     """
-    return get_session().imap(fn, iterable, *more, on_error=on_error, **options)
+    run: Any = get_session().imap
+    return run(fn, iterable, *more, on_error=on_error, **options)
 
 
-@overload
-def imap_unordered(
-    fn: Callable[[A], R], a_items: Iterable[A], /, *, on_error: Literal["raise"] = ..., **options: Unpack[MapOptions]
-) -> Iterator[R]: ...
-
-
-@overload
-def imap_unordered(
-    fn: Callable[[A, B], R], a_items: Iterable[A], b_items: Iterable[B], /, *, on_error: Literal["raise"] = ..., **options: Unpack[MapOptions]
-) -> Iterator[R]: ...
-
-
-@overload
-def imap_unordered(
-    fn: Callable[[A, B, C], R], a_items: Iterable[A], b_items: Iterable[B], c_items: Iterable[C], /, *, on_error: Literal["raise"] = ..., **options: Unpack[MapOptions]
-) -> Iterator[R]: ...
-
-
-@overload
-def imap_unordered(
-    fn: Callable[..., R],
-    iterable: Iterable[Any],
-    /,
-    *more: Iterable[Any],
-    on_error: Literal["raise"] = ...,
-    **options: Unpack[MapOptions],
-) -> Iterator[R]: ...
-
-
-@overload
-def imap_unordered(
-    fn: Callable[..., R],
-    iterable: Iterable[Any],
-    /,
-    *more: Iterable[Any],
-    on_error: Literal["return"],
-    **options: Unpack[MapOptions],
-) -> Iterator[R | BaseException]: ...
-
-
+@typed(StreamMap)
 def imap_unordered(
     fn: Callable[..., Any],
     iterable: Iterable[Any],
@@ -281,4 +147,5 @@ def imap_unordered(
     >>> sorted(mh.imap_unordered(abs, [-3, 1, -2]))
     [1, 2, 3]
     """
-    return get_session().imap_unordered(fn, iterable, *more, on_error=on_error, **options)
+    run: Any = get_session().imap_unordered
+    return run(fn, iterable, *more, on_error=on_error, **options)

@@ -44,8 +44,14 @@ class Task(Generic[P, R]):
     __name__: str
     __qualname__: str
     __wrapped__: Callable[P, R] = None  # type: ignore[assignment]  # set per task; says that this class wraps
+
     def __init__(
-        self, fn: Callable[P, R], *, retries: int = 0, retry_on: RetryOn = Exception, name: str | None = None
+        self,
+        fn: Callable[P, R],
+        *,
+        retries: int = 0,
+        retry_on: RetryOn = Exception,
+        name: str | None = None,
     ) -> None:
         from manyhands.session import make_policy
 
@@ -56,20 +62,33 @@ class Task(Generic[P, R]):
         self._options: dict[str, Any] = {"retries": retries, "retry_on": retry_on, "name": name}
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the function here, as if it were no task."""
         return self._fn(*args, **kwargs)
 
     @overload
     def submit(self, *args: P.args, **kwargs: P.kwargs) -> Future[R]: ...
 
     @overload
-    def submit(self: Task[[A], R], a: A | Future[A], /) -> Future[R]: ...
+    def submit(self: Callable[[A], R], a: A | Future[A], /) -> Future[R]: ...
 
     @overload
-    def submit(self: Task[[A, B], R], a: A | Future[A], b: B | Future[B], /) -> Future[R]: ...
+    # mypy erases the type variables of `self` here, and the result is no task any more.
+    def submit(  # type: ignore[misc]
+        self: Callable[[list[A]], R], a: list[Future[A]], /
+    ) -> Future[R]: ...
+
+    @overload
+    # mypy erases the type variables of `self` here, and the result is no task any more.
+    def submit(  # type: ignore[misc]
+        self: Callable[[dict[B, A]], R], a: dict[B, Future[A]], /
+    ) -> Future[R]: ...
+
+    @overload
+    def submit(self: Callable[[A, B], R], a: A | Future[A], b: B | Future[B], /) -> Future[R]: ...
 
     @overload
     def submit(
-        self: Task[[A, B, C], R], a: A | Future[A], b: B | Future[B], c: C | Future[C], /
+        self: Callable[[A, B, C], R], a: A | Future[A], b: B | Future[B], c: C | Future[C], /
     ) -> Future[R]: ...
 
     def submit(self, *args: Any, **kwargs: Any) -> Future[R]:
@@ -84,26 +103,118 @@ class Task(Generic[P, R]):
 
     @overload
     def map(
-        self, iterable: Iterable[Any], /, *more: Iterable[Any], on_error: Literal["raise"] = ..., **options: Unpack[MapOptions]
+        self: Callable[[A], R],
+        a_items: Iterable[A],
+        /,
+        *,
+        on_error: Literal["raise"] = ...,
+        **options: Unpack[MapOptions],
     ) -> list[R]: ...
 
     @overload
     def map(
-        self, iterable: Iterable[Any], /, *more: Iterable[Any], on_error: Literal["return"], **options: Unpack[MapOptions]
+        self: Callable[[A, B], R],
+        a_items: Iterable[A],
+        b_items: Iterable[B],
+        /,
+        *,
+        on_error: Literal["raise"] = ...,
+        **options: Unpack[MapOptions],
+    ) -> list[R]: ...
+
+    @overload
+    def map(
+        self: Callable[[A, B, C], R],
+        a_items: Iterable[A],
+        b_items: Iterable[B],
+        c_items: Iterable[C],
+        /,
+        *,
+        on_error: Literal["raise"] = ...,
+        **options: Unpack[MapOptions],
+    ) -> list[R]: ...
+
+    @overload
+    def map(
+        self: Callable[..., R],
+        a_items: Iterable[Any],
+        b_items: Iterable[Any],
+        c_items: Iterable[Any],
+        d_items: Iterable[Any],
+        /,
+        *more: Iterable[Any],
+        on_error: Literal["raise"] = ...,
+        **options: Unpack[MapOptions],
+    ) -> list[R]: ...
+
+    @overload
+    def map(
+        self: Callable[[A], R],
+        a_items: Iterable[A],
+        /,
+        *,
+        on_error: Literal["return"],
+        **options: Unpack[MapOptions],
+    ) -> list[R | BaseException]: ...
+
+    @overload
+    def map(
+        self: Callable[[A, B], R],
+        a_items: Iterable[A],
+        b_items: Iterable[B],
+        /,
+        *,
+        on_error: Literal["return"],
+        **options: Unpack[MapOptions],
+    ) -> list[R | BaseException]: ...
+
+    @overload
+    def map(
+        self: Callable[[A, B, C], R],
+        a_items: Iterable[A],
+        b_items: Iterable[B],
+        c_items: Iterable[C],
+        /,
+        *,
+        on_error: Literal["return"],
+        **options: Unpack[MapOptions],
+    ) -> list[R | BaseException]: ...
+
+    @overload
+    def map(
+        self: Callable[..., R],
+        a_items: Iterable[Any],
+        b_items: Iterable[Any],
+        c_items: Iterable[Any],
+        d_items: Iterable[Any],
+        /,
+        *more: Iterable[Any],
+        on_error: Literal["return"],
+        **options: Unpack[MapOptions],
     ) -> list[R | BaseException]: ...
 
     def map(
-        self, iterable: Iterable[Any], /, *more: Iterable[Any], on_error: str = "raise", **options: Unpack[MapOptions]
+        self,
+        iterable: Iterable[Any],
+        /,
+        *more: Iterable[Any],
+        on_error: str = "raise",
+        **options: Unpack[MapOptions],
     ) -> Any:
         """Run the task on every item in parallel; see `manyhands.map`. The task's retries count for each item."""
         from manyhands.session import get_session
 
         own = {"retries": self._options["retries"], "retry_on": self._options["retry_on"]}
         every: Any = {**own, **options}
-        return get_session().map(self._find_traveller(), iterable, *more, on_error=on_error, **every)
+        run: Any = get_session().map
+        return run(self._find_traveller(), iterable, *more, on_error=on_error, **every)
 
     def options(
-        self, *, retries: int | None = None, retry_on: RetryOn | None = None, name: str | None = None
+        self,
+        *,
+        retries: int | None = None,
+        retry_on: RetryOn | None = None,
+        name: str | None = None,
     ) -> Task[P, R]:
         """The same task with other options; those left out stay as they are.
 
@@ -114,7 +225,9 @@ class Task(Generic[P, R]):
         3
         """
         changed = {"retries": retries, "retry_on": retry_on, "name": name}
-        merged = self._options | {option: value for option, value in changed.items() if value is not None}
+        merged = self._options | {
+            option: value for option, value in changed.items() if value is not None
+        }
         return Task(self._fn, **merged)
 
     def __get__(self, instance: object, owner: type | None = None) -> Task[..., R]:
@@ -147,7 +260,9 @@ def _rebuild(fn: Callable[..., Any], options: dict[str, Any]) -> Task[..., Any]:
 
 
 @overload
-def task(fn: Callable[P, R], /, *, retries: int = ..., retry_on: RetryOn = ..., name: str | None = ...) -> Task[P, R]: ...
+def task(
+    fn: Callable[P, R], /, *, retries: int = ..., retry_on: RetryOn = ..., name: str | None = ...
+) -> Task[P, R]: ...
 
 
 @overload
@@ -157,7 +272,12 @@ def task(
 
 
 def task(
-    fn: Callable[..., Any] | None = None, /, *, retries: int = 0, retry_on: RetryOn = Exception, name: str | None = None
+    fn: Callable[..., Any] | None = None,
+    /,
+    *,
+    retries: int = 0,
+    retry_on: RetryOn = Exception,
+    name: str | None = None,
 ) -> Any:
     """Make a function a `Task`: a decorator, with or without options, and an ordinary function.
 

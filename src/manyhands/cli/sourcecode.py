@@ -285,10 +285,11 @@ def _pause_gc() -> Iterator[None]:
     of the time in a fresh process and more in one that holds more objects, so that without this
     the plain loop's process and a worker would not do the same work.
     """
-    was_on = gc.isenabled()
+    if not gc.isenabled():
+        yield  # whoever switched it off, another thread perhaps, will switch it on
+        return
     gc.disable()
     try:
         yield
     finally:
-        if was_on:
-            gc.enable()
+        gc.enable()

@@ -28,8 +28,12 @@ def attempt(call: Call) -> tuple[Any, BaseException | None]:
 def _describe_exit(call: Call, request: SystemExit) -> WorkerDiedError:
     from manyhands.core.functions import name_callable
 
-    error = WorkerDiedError(f"call {call.key}, {name_callable(call.fn)}, called sys.exit({request.code!r})")
+    error = WorkerDiedError(
+        f"call {call.key}, {name_callable(call.fn)}, called sys.exit({request.code!r})"
+    )
     error.call = name_callable(call.fn)
-    error.exit_code = request.code if isinstance(request.code, int) else int(request.code is not None)
+    error.exit_code = (
+        request.code if isinstance(request.code, int) else int(request.code is not None)
+    )
     error.__cause__ = request
     return error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import starmap
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,13 @@ class Batch:
     """
 
     def __init__(
-        self, fn: Callable[..., Any], name: str, *, star: bool, keep_going: bool, budget: float | None
+        self,
+        fn: Callable[..., Any],
+        name: str,
+        *,
+        star: bool,
+        keep_going: bool,
+        budget: float | None,
     ) -> None:
         self.fn = fn
         self.star = star
@@ -89,9 +96,8 @@ class Batch:
         """Append the values of the items from `start` to `stop`, as far as they go."""
         slices = [column[start:stop] for column in columns]
         if self.star:
-            for item in slices[0]:
-                values.append(self.fn(*item))
-            return
-        values.extend(map(self.fn, *slices))  # appends one by one, so what was done is kept
+            values.extend(starmap(self.fn, slices[0]))
+        else:
+            values.extend(map(self.fn, *slices))  # appends one by one, so what was done is kept
         if len(values) < stop:
             raise RuntimeError("the function raised StopIteration")

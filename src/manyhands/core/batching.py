@@ -69,7 +69,10 @@ class BatchSizer:
         each = self.seconds_per_item
         if each is None:
             return 1
-        size = min(self._largest * GROWTH, int(TARGET_SECONDS / each) if each > 0 else self._largest * GROWTH)
+        size = min(
+            self._largest * GROWTH,
+            int(TARGET_SECONDS / each) if each > 0 else self._largest * GROWTH,
+        )
         if remaining is not None:
             size = min(size, remaining // (self._workers * _SPLIT))
         return max(1, size)

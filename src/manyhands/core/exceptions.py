@@ -27,7 +27,9 @@ def pack_exception(error: BaseException, *, skip: int = 0) -> bytes:
         Frames of our own at the outer end of its traceback, left out of the text.
     """
     note = None
-    if not isinstance(error, ManyhandsError):  # ours say all in their message, and our frames help nobody
+    if not isinstance(
+        error, ManyhandsError
+    ):  # ours say all in their message, and our frames help nobody
         note = f"Traceback in worker process {os.getpid()}:\n{_format(error, skip)}"
     chain = (_pack_one(error), _pack_linked(error.__cause__), _pack_linked(error.__context__))
     return dumps((chain, error.__suppress_context__, note), PROTOCOL)

@@ -18,7 +18,18 @@ if TYPE_CHECKING:
 _KEPT = 1024
 """Functions remembered at once; a program that makes a lambda per call must not grow."""
 
-_UNCHANGING = (int, float, complex, str, bytes, bool, type(None), type, ModuleType, BuiltinFunctionType)
+_UNCHANGING = (
+    int,
+    float,
+    complex,
+    str,
+    bytes,
+    bool,
+    type(None),
+    type,
+    ModuleType,
+    BuiltinFunctionType,
+)
 """Types of values that stay what they are as long as they are the same object. Classes count among them: a
 notebook that runs a class statement again makes a new object."""
 
@@ -103,8 +114,14 @@ class FunctionTable:
 def check_callable(fn: object) -> None:
     """Raise `NotCallableError` unless `fn` can be called."""
     if not callable(fn):
-        hint = " It looks like a call's result: pass the function itself, without ()." if fn is None else ""
-        raise NotCallableError(f"expected a function or another callable, got {fn!r} ({type(fn).__name__}).{hint}")
+        hint = (
+            " It looks like a call's result: pass the function itself, without ()."
+            if fn is None
+            else ""
+        )
+        raise NotCallableError(
+            f"expected a function or another callable, got {fn!r} ({type(fn).__name__}).{hint}"
+        )
 
 
 def name_callable(fn: object) -> str:
@@ -136,7 +153,7 @@ class _Watch:
         for namespace, name, value in self._globals:
             if namespace.get(name, _MISSING) is not value:
                 return False
-        for cell, value in self._cells:
+        for cell, value in self._cells:  # noqa: SIM110 - `all` costs a generator for every submission
             if cell.cell_contents is not value:
                 return False
         return True
@@ -146,7 +163,11 @@ class _Watch:
         if any(entry[0] is fn for entry in self._attributes):
             return True
         self._attributes.append((fn, fn.__code__, fn.__defaults__, fn.__kwdefaults__))
-        values = [*(fn.__defaults__ or ()), *(fn.__kwdefaults__ or {}).values(), *fn.__dict__.values()]
+        values = [
+            *(fn.__defaults__ or ()),
+            *(fn.__kwdefaults__ or {}).values(),
+            *fn.__dict__.values(),
+        ]
         for name in _iterate_names(fn.__code__):
             value = fn.__globals__.get(name, _MISSING)
             self._globals.append((fn.__globals__, name, value))
@@ -181,7 +202,9 @@ def watch_function(fn: object, by_value: Callable[[str], bool]) -> _Watch | None
     """
     watch = _Watch()
     if isinstance(fn, (type, BuiltinFunctionType)):
-        owner = getattr(fn, "__self__", None)  # a built-in method, such as [].append, carries its object
+        owner = getattr(
+            fn, "__self__", None
+        )  # a built-in method, such as [].append, carries its object
         return watch if owner is None or isinstance(owner, ModuleType) else None
     if not isinstance(fn, FunctionType):
         return watch if _is_found_by_name(fn, by_value) else None

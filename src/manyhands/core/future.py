@@ -10,7 +10,14 @@ from __future__ import annotations
 import threading
 from concurrent.futures import CancelledError, InvalidStateError
 from concurrent.futures import Future as _StandardFuture
-from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, LOGGER, PENDING, RUNNING
+from concurrent.futures._base import (
+    CANCELLED,
+    CANCELLED_AND_NOTIFIED,
+    FINISHED,
+    LOGGER,
+    PENDING,
+    RUNNING,
+)
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 if TYPE_CHECKING:
@@ -78,7 +85,9 @@ class Future(_StandardFuture[R]):
     name: str
     key: int
 
-    def __init__(self, owner: Owner, key: int, name: str) -> None:  # no super(): see the module's head
+    def __init__(
+        self, owner: Owner, key: int, name: str
+    ) -> None:  # no super(): see the module's head
         self._owner = owner
         self._state = PENDING
         self._value: Any = None
@@ -96,11 +105,11 @@ class Future(_StandardFuture[R]):
         return self._owner
 
     @property
-    def _condition(self) -> threading.Condition:
+    def _condition(self) -> threading.Condition:  # type: ignore[override]
         return self._get_listeners().condition
 
     @property
-    def _waiters(self) -> list[Any]:
+    def _waiters(self) -> list[Any]:  # type: ignore[override]
         return self._get_listeners().waiters
 
     @property
@@ -134,7 +143,9 @@ class Future(_StandardFuture[R]):
 
     def running(self) -> bool:
         """Whether a worker is at it right now."""
-        return self._state == RUNNING or (self._state == PENDING and self._owner.is_call_running(self))
+        return self._state == RUNNING or (
+            self._state == PENDING and self._owner.is_call_running(self)
+        )
 
     def cancel(self) -> bool:
         """Withdraw the call if it has not started.
@@ -348,7 +359,9 @@ class Future(_StandardFuture[R]):
 
     def _wait(self, timeout: float | None) -> None:
         if self._state not in _DONE and not self._owner.wait_until(self.done, timeout):
-            raise TimeoutError(f"{self!r} has no result after {timeout} s; it goes on, so ask again, or cancel it")
+            raise TimeoutError(
+                f"{self!r} has no result after {timeout} s; it goes on, so ask again, or cancel it"
+            )
         if self.cancelled():
             raise CancelledError(f"{self!r} was cancelled before it started")
 

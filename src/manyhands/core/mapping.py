@@ -36,7 +36,11 @@ class Submitter(Protocol):
         """How many share the work."""
 
     def start_call(
-        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], policy: RetryPolicy
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        policy: RetryPolicy,
     ) -> Future[Any]:
         """Submit one call."""
 
@@ -82,9 +86,10 @@ class _Source:
     """The input, read from front to back. What has a length and slices (a list, a range, an array) is sliced."""
 
     def __init__(self, inputs: tuple[Iterable[Any], ...]) -> None:
-        self._sliced = [value if _is_sliceable(value) else None for value in inputs]
+        self._sliced: list[Any] = [value if _is_sliceable(value) else None for value in inputs]
         self._iterators = [
-            iter(value) if sliced is None else None for value, sliced in zip(inputs, self._sliced, strict=True)
+            iter(value) if sliced is None else None
+            for value, sliced in zip(inputs, self._sliced, strict=True)
         ]
         lengths = [len(value) for value in self._sliced if value is not None]
         self._shortest = min(lengths, default=None)
@@ -149,7 +154,9 @@ class MapRun:
         watcher: Watcher | None = None,
     ) -> None:
         check_callable(fn)
-        if batch is not None and (not isinstance(batch, int) or isinstance(batch, bool) or batch < 1):
+        if batch is not None and (
+            not isinstance(batch, int) or isinstance(batch, bool) or batch < 1
+        ):
             raise InvalidArgumentError(
                 f"batch={batch!r}: it is a number of items, 1 or more; leave it out to let it follow the work"
             )
@@ -297,4 +304,8 @@ def _is_sliceable(value: Any) -> bool:
     """Whether slices of `value` are what iteration would give; true of NumPy's arrays, not of pandas' series."""
     if isinstance(value, (list, tuple, range, str, bytes, bytearray, memoryview)):
         return True
-    return hasattr(value, "__array_interface__") and bool(getattr(value, "shape", ())) and not hasattr(value, "iloc")
+    return (
+        hasattr(value, "__array_interface__")
+        and bool(getattr(value, "shape", ()))
+        and not hasattr(value, "iloc")
+    )

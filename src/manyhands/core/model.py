@@ -25,7 +25,9 @@ class Call:
 
     __slots__ = ("args", "fn", "has_inputs", "key", "kwargs")
 
-    def __init__(self, key: int, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def __init__(
+        self, key: int, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
         self.key = key
         self.fn = fn
         self.args = args

@@ -36,6 +36,7 @@ class ModuleSurvey:
         self._process_start = find_process_start()
 
     def travels_by_value(self, name: str) -> bool:
+        """Whether what the module of this name defines travels by value."""
         answer = self._answers.get(name)
         if answer is None:
             answer = self._answers[name] = self._survey(name)
@@ -48,7 +49,10 @@ class ModuleSurvey:
         origin = getattr(module, "__file__", None)
         if origin is None:
             spec = getattr(module, "__spec__", None)
-            builtin = name in sys.builtin_module_names or getattr(spec, "origin", None) in ("frozen", "built-in")
+            builtin = name in sys.builtin_module_names or getattr(spec, "origin", None) in (
+                "frozen",
+                "built-in",
+            )
             return not builtin and _find_origin(name) is None and not hasattr(module, "__path__")
         found = _find_origin(name)
         if found is None or not _is_same_file(found, origin):
@@ -68,8 +72,10 @@ class ModuleSurvey:
             return True
         codes = {code.co_qualname: code for code in _iterate_codes(on_disk)}
         return any(
-            _is_other_code(function.__code__, codes.get(function.__code__.co_qualname))
+            function.__code__ != codes.get(function.__code__.co_qualname)
             for function in _iterate_functions(module)
+            if function.__code__.co_filename
+            == origin  # not what dataclass, namedtuple or exec made up
         )
 
 
@@ -136,13 +142,8 @@ def _iterate_functions(module: ModuleType) -> Iterator[FunctionType]:
         if getattr(value, "__module__", None) != module.__name__:
             continue
         if isinstance(value, type):
-            yield from (member for member in vars(value).values() if isinstance(member, FunctionType))
+            yield from (
+                member for member in vars(value).values() if isinstance(member, FunctionType)
+            )
         elif isinstance(value, FunctionType):
             yield value
-
-
-def _is_other_code(loaded: CodeType, on_disk: CodeType | None) -> bool:
-    """Whether the source no longer has this code; made-up functions (`exec`, dataclasses) are not in the source."""
-    if loaded.co_filename.startswith("<"):
-        return False
-    return on_disk is None or loaded != on_disk

@@ -39,7 +39,7 @@ class _ReferencePickler(Pickler):
 
     def reducer_override(self, obj: object) -> Any:
         if isinstance(obj, (type, FunctionType)) or hasattr(type(obj), "__wrapped__"):
-            module = obj.__module__
+            module = getattr(obj, "__module__", None)
             if isinstance(module, str) and self._by_value(module):
                 raise _ByValueNeededError
         return NotImplemented
@@ -124,14 +124,17 @@ def _make_value_pickler(
     class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
         def reducer_override(self, obj: object) -> Any:
             if isinstance(obj, (type, FunctionType)) or hasattr(type(obj), "__wrapped__"):
-                self.enter(obj.__module__)
+                self.enter(getattr(obj, "__module__", None))
             return super().reducer_override(obj)
 
         def enter(self, name: object) -> None:
             if name == "__main__" or not isinstance(name, str) or not by_value(name):
                 return
             module = sys.modules.get(name)
-            if isinstance(module, ModuleType) and name not in cloudpickle.list_registry_pickle_by_value():
+            if (
+                isinstance(module, ModuleType)
+                and name not in cloudpickle.list_registry_pickle_by_value()
+            ):
                 cloudpickle.register_pickle_by_value(module)
                 registered.append(module)
 
@@ -190,7 +193,9 @@ def _explain(
     )
 
 
-def _find_culprit(parts: list[tuple[str, Any]], dump: Callable[[object], bytes]) -> tuple[str, object]:
+def _find_culprit(
+    parts: list[tuple[str, Any]], dump: Callable[[object], bytes]
+) -> tuple[str, object]:
     """Walk down into the first part that fails, as deep as a failing part can be named."""
     seen: set[int] = set()
     place, culprit = parts[0] if parts else ("the value", None)
@@ -239,4 +244,8 @@ def _iterate_parts(place: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 def _describe_type(value: object) -> str:
     kind = type(value)
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    return (
+        kind.__qualname__
+        if kind.__module__ == "builtins"
+        else f"{kind.__module__}.{kind.__qualname__}"
+    )

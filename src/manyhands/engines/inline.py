@@ -30,7 +30,9 @@ class InlineEngine:
             try:
                 config.initializer(*config.initargs)
             except Exception as cause:
-                raise WorkerStartError(f"the initializer failed: {type(cause).__name__}: {cause}") from cause
+                raise WorkerStartError(
+                    f"the initializer failed: {type(cause).__name__}: {cause}"
+                ) from cause
 
     def submit(self, call: Call) -> None:
         begin = perf_counter()

@@ -42,14 +42,20 @@ class EngineInfo:
 _BUILT_IN = {
     "local": ("manyhands.engines.local.engine:LocalEngine", "processes of this machine"),
     "threads": ("manyhands.engines.threads:ThreadsEngine", "threads of this process"),
-    "inline": ("manyhands.engines.inline:InlineEngine", "the caller itself, one call after the other"),
+    "inline": (
+        "manyhands.engines.inline:InlineEngine",
+        "the caller itself, one call after the other",
+    ),
 }
 
 
 def list_engines() -> list[EngineInfo]:
     """Every engine that is known here, those of other packages included."""
     infos = [EngineInfo(name, summary) for name, (_, summary) in _BUILT_IN.items()]
-    infos += [EngineInfo(name, f"of the entry point {target}") for name, target in _find_entry_points().items()]
+    infos += [
+        EngineInfo(name, f"of the entry point {target}")
+        for name, target in _find_entry_points().items()
+    ]
     return infos
 
 

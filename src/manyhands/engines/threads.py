@@ -106,7 +106,9 @@ class ThreadsEngine:
             if config.initializer is not None:
                 config.initializer(*config.initargs)
         except BaseException as cause:
-            error = WorkerStartError(f"the initializer failed in a worker: {type(cause).__name__}: {cause}")
+            error = WorkerStartError(
+                f"the initializer failed in a worker: {type(cause).__name__}: {cause}"
+            )
             error.__cause__ = cause
             self._break(error)
             return False

@@ -21,10 +21,12 @@ class ProgressBar:
         self._bar = tqdm(total=total, desc=name, unit=" items", dynamic_ncols=True, smoothing=0.1)
 
     def advance(self, items: int, failed: int) -> None:
+        """So many items more have ended, so many of them failed."""
         if failed:
             self._failed += failed
             self._bar.set_postfix(failed=self._failed, refresh=False)
         self._bar.update(items)
 
     def close(self) -> None:
+        """Leave the bar as it is."""
         self._bar.close()

@@ -56,10 +56,10 @@ class Report:
         return asdict(self)
 
     def __str__(self) -> str:
+        span = f"{self.wall_seconds:.2f} s"
         lines = [
-            f"{self.calls:,} calls on {self.workers} workers ({self.engine}) in {self.wall_seconds:.2f} s: "
-            f"{self._describe_ends()}.",
-            f"The workers' time, {self.workers} x {self.wall_seconds:.2f} s:",
+            f"{self.calls:,} calls on {self.workers} workers ({self.engine}) in {span}: {self._describe_ends()}.",
+            f"The workers' time, {self.workers} x {span}:",
         ]
         total = max(self.workers * self.wall_seconds, 1e-9)
         for words, seconds in (

@@ -49,15 +49,18 @@ def _read_quota() -> float | None:
             groups = [line.rstrip("\n").split(":", 2) for line in file]
     except OSError:
         return None
-    quotas = []
+    texts: list[str] = []
     for _, controllers, path in groups:
         if not controllers:
-            for folder in _iterate_upwards("/sys/fs/cgroup", path):
-                quotas.append(parse_cpu_max(_read(f"{folder}/cpu.max")))
+            folders = _iterate_upwards("/sys/fs/cgroup", path)
+            texts += [_read(f"{folder}/cpu.max") for folder in folders]
         elif "cpu" in controllers.split(","):
-            for folder in _iterate_upwards("/sys/fs/cgroup/cpu", path):
-                microseconds = _read(f"{folder}/cpu.cfs_quota_us"), _read(f"{folder}/cpu.cfs_period_us")
-                quotas.append(parse_cpu_max(" ".join(microseconds)))
+            folders = _iterate_upwards("/sys/fs/cgroup/cpu", path)
+            texts += [
+                f"{_read(f'{folder}/cpu.cfs_quota_us')} {_read(f'{folder}/cpu.cfs_period_us')}"
+                for folder in folders
+            ]
+    quotas = [parse_cpu_max(text) for text in texts]
     return min((quota for quota in quotas if quota is not None), default=None)
 
 

@@ -48,7 +48,13 @@ def describe_death(
         lines.append("It wrote nothing to its standard error.")
     lines.append("Other calls are not affected. To try such a call again: retries=…")
     error = WorkerDiedError("\n".join(lines))
-    error.call, error.pid, error.signal, error.exit_code, error.stderr = call, pid, number, code, stderr
+    error.call, error.pid, error.signal, error.exit_code, error.stderr = (
+        call,
+        pid,
+        number,
+        code,
+        stderr,
+    )
     return error
 
 
@@ -58,13 +64,19 @@ def _describe_signal(number: int, out_of_memory: bool) -> tuple[str, str]:
     except ValueError:
         return f"was ended by signal {number}", "the cause is unknown"
     if known is signal.SIGKILL and out_of_memory:
-        return "was ended by SIGKILL (signal 9)", "the kernel counts a kill for want of memory in this control group"
+        return (
+            "was ended by SIGKILL (signal 9)",
+            "the kernel counts a kill for want of memory in this control group",
+        )
     cause = _LIKELY_CAUSES.get(known, "the cause is unknown")
     return f"was ended by {known.name} (signal {number})", f"likely {cause}"
 
 
 def _describe_exit(code: int | None) -> tuple[str, str]:
-    return f"exited with code {code}", "the call, or native code under it, ended the process (exit, os._exit)"
+    return (
+        f"exited with code {code}",
+        "the call, or native code under it, ended the process (exit, os._exit)",
+    )
 
 
 def count_oom_kills() -> int:

@@ -161,7 +161,11 @@ class Driver:
                 finally:
                     self._leave_lead()
             else:
-                left = _FOLLOW_SECONDS if deadline is None else min(_FOLLOW_SECONDS, deadline - monotonic())
+                left = (
+                    _FOLLOW_SECONDS
+                    if deadline is None
+                    else min(_FOLLOW_SECONDS, deadline - monotonic())
+                )
                 self._follow(is_done, left)
             if deadline is not None and monotonic() >= deadline:
                 return is_done()
@@ -226,7 +230,9 @@ class Driver:
 
     def _follow(self, is_done: Callable[[], bool], seconds: float) -> None:
         """Wait beside the leader; ask the background thread to hand over."""
-        self._followers += 1  # before the last look, so that the leader either sees us or we see the end
+        self._followers += (
+            1  # before the last look, so that the leader either sees us or we see the end
+        )
         try:
             if self._is_background_leading:
                 self.wake()
@@ -322,7 +328,9 @@ class Driver:
     def _start_background(self) -> None:
         with self._progress:
             if self._background is None and not self._is_closed:
-                thread = threading.Thread(target=self._run_background, name="manyhands-driver", daemon=True)
+                thread = threading.Thread(
+                    target=self._run_background, name="manyhands-driver", daemon=True
+                )
                 self._background = thread
                 thread.start()
 

@@ -97,7 +97,9 @@ class LocalEngine:
         payload = self._serializer.dump_arguments(call.args, call.kwargs)
         self._pool.enqueue(Entry(call.key, function, payload))
         self._driver.nudge()
-        if self._broken is not None:  # it broke meanwhile, and perhaps before it could see this call
+        if (
+            self._broken is not None
+        ):  # it broke meanwhile, and perhaps before it could see this call
             self._driver.run(partial(self.give_up, self._broken))
 
     def load(self, value: Any) -> tuple[Any, BaseException | None]:
@@ -170,7 +172,9 @@ class LocalEngine:
         """Nothing can run any more: every call ends with `error`."""
         if not isinstance(error, WorkerStartError):
             cause = error
-            error = WorkerStartError(f"the local engine has failed: {type(cause).__name__}: {cause}")
+            error = WorkerStartError(
+                f"the local engine has failed: {type(cause).__name__}: {cause}"
+            )
             error.__cause__ = cause
         self._broken = error
         for process in self._processes.values():
@@ -193,9 +197,13 @@ class LocalEngine:
         process = self._processes[worker.number]
         for function in {entry.function.key: entry.function for entry in entries}.values():
             if function.key not in worker.known:
-                if len(worker.known) >= _FUNCTIONS_PER_WORKER and self._send(process, (m.FORGET,), []):
+                if len(worker.known) >= _FUNCTIONS_PER_WORKER and self._send(
+                    process, (m.FORGET,), []
+                ):
                     worker.known.clear()
-                if not self._send(process, (m.FUNCTION, function.key, function.name), [function.payload]):
+                if not self._send(
+                    process, (m.FUNCTION, function.key, function.name), [function.payload]
+                ):
                     return False
                 worker.known.add(function.key)
         keys = [entry.key for entry in entries]
@@ -231,7 +239,11 @@ class LocalEngine:
         now = monotonic()
         if self._stalled_since is None or self._stalled_since[0] != process.get_current():
             self._stalled_since = (process.get_current(), now)
-        elif now - self._stalled_since[1] >= _STALL_SECONDS and process.pid is not None and process.is_ready:
+        elif (
+            now - self._stalled_since[1] >= _STALL_SECONDS
+            and process.pid is not None
+            and process.is_ready
+        ):
             self._stalled_since = None
             try:
                 os.kill(process.pid, m.GIVE_BACK_SIGNAL)
@@ -283,7 +295,9 @@ class LocalEngine:
             elif kind == m.RECORD:
                 self._output.append(("logging", message[1]))
 
-    def _take_results(self, process: WorkerProcess, message: tuple[Any, ...], fds: tuple[int, ...]) -> None:
+    def _take_results(
+        self, process: WorkerProcess, message: tuple[Any, ...], fds: tuple[int, ...]
+    ) -> None:
         _, keys, payloads, seconds, failed, busy, wrote, large = message
         if wrote:
             self._take_output(process)
@@ -310,7 +324,9 @@ class LocalEngine:
     def _take_ready(self, process: WorkerProcess, failure: bytes | None) -> None:
         if failure is not None:
             cause = unpack_exception(failure)
-            error = WorkerStartError(f"the initializer failed in a worker: {type(cause).__name__}: {cause}")
+            error = WorkerStartError(
+                f"the initializer failed in a worker: {type(cause).__name__}: {cause}"
+            )
             error.__cause__ = cause
             self.give_up(error)
             return
@@ -321,9 +337,10 @@ class LocalEngine:
 
     def _take_output(self, process: WorkerProcess, *, last: bool = False) -> None:
         for name, reader in (("stdout", process.stdout), ("stderr", process.stderr)):
-            is_open = reader.read(lambda text, name=name: self._output.append((name, text)), last=last)
-            if not is_open:
+            lines: list[str] = []
+            if not reader.read(lines.append, last=last):
                 self._driver.unwatch(reader.fd)
+            self._output += [(name, text) for text in lines]
 
     # Workers' lives.
 
@@ -378,7 +395,9 @@ class LocalEngine:
         if self._broken is not None or self._is_closing:
             return
         if self._stillbirths >= _STILLBIRTHS:
-            self.give_up(WorkerStartError(f"workers end before they are ready (status {status}). {stderr}"))
+            self.give_up(
+                WorkerStartError(f"workers end before they are ready (status {status}). {stderr}")
+            )
             return
         self._add_worker()
 
@@ -488,7 +507,9 @@ class LocalEngine:
         """What each worker is told at its birth."""
         initializer = None
         if config.initializer is not None:
-            initializer = self._serializer.dump((config.initializer, tuple(config.initargs)), "the initializer")
+            initializer = self._serializer.dump(
+                (config.initializer, tuple(config.initargs)), "the initializer"
+            )
         return {
             "start_method": config.start_method or "fork",
             "initializer": initializer,

@@ -152,7 +152,11 @@ class PoolState:
             entry = entries[start]
             function = entry.function if entry is not None else None
             end = start + 1
-            while end < len(entries) and (other := entries[end]) is not None and other.function is function:
+            while (
+                end < len(entries)
+                and (other := entries[end]) is not None
+                and other.function is function
+            ):
                 end += 1
             if function is not None:
                 function.observe(sum(seconds[start:end]) / (end - start), end - start)

@@ -47,7 +47,9 @@ def describe_program(workers: int, cpus: int) -> tuple[dict[str, Any], dict[str,
         "interpreter": {
             "executable": sys.executable,
             "flags": _list_flags(),
-            "root": os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))),
+            "root": os.path.dirname(
+                os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+            ),
         },
     }
     return settings, {**os.environ, **limit_threads(workers, cpus, dict(os.environ))}
@@ -72,7 +74,11 @@ def limit_threads(workers: int, cpus: int, environment: dict[str, str]) -> dict[
 def _list_flags() -> list[str]:
     """Command-line flags that give another interpreter this one's ways."""
     flags = ["-O"] * sys.flags.optimize + ["-b"] * sys.flags.bytes_warning
-    for name, flag in (("dont_write_bytecode", "-B"), ("ignore_environment", "-E"), ("no_user_site", "-s")):
+    for name, flag in (
+        ("dont_write_bytecode", "-B"),
+        ("ignore_environment", "-E"),
+        ("no_user_site", "-s"),
+    ):
         if getattr(sys.flags, name):
             flags.append(flag)
     flags += [f"-W{option}" for option in sys.warnoptions]
@@ -96,7 +102,9 @@ class TemplateProcess:
         ours, theirs = open_pair()
         try:
             code = "from manyhands.engines.local.template import main; main()"
-            self.pid = start_interpreter(code, theirs.fileno(), settings["interpreter"], environment)
+            self.pid = start_interpreter(
+                code, theirs.fileno(), settings["interpreter"], environment
+            )
         except OSError as error:
             ours.close()
             raise WorkerStartError(f"cannot start {sys.executable} for workers: {error}") from error

@@ -30,14 +30,18 @@ def redirect(stdout: int, stderr: int) -> None:
     os.dup2(stderr, 2)
     os.close(stdout)
     os.close(stderr)
-    sys.stdout = sys.__stdout__ = _open_text(1)
-    sys.stderr = sys.__stderr__ = _open_text(2)
+    sys.stdout = sys.__stdout__ = _open_text(1)  # type: ignore[misc]
+    sys.stderr = sys.__stderr__ = _open_text(2)  # type: ignore[misc]
 
 
 def _open_text(fd: int) -> io.TextIOWrapper:
     raw = _Output(fd, "w", closefd=False)
     return io.TextIOWrapper(
-        io.BufferedWriter(raw), encoding="utf-8", errors="backslashreplace", line_buffering=True, newline="\n"
+        io.BufferedWriter(raw),
+        encoding="utf-8",
+        errors="backslashreplace",
+        line_buffering=True,
+        newline="\n",
     )
 
 

@@ -128,7 +128,11 @@ class Template:
             self._end()
 
     def _start(self, number: int, settings: dict[str, Any], fds: tuple[int, ...]) -> None:
-        pid = self._fork(settings, fds) if settings["start_method"] == "fork" else self._spawn(settings, fds)
+        pid = (
+            self._fork(settings, fds)
+            if settings["start_method"] == "fork"
+            else self._spawn(settings, fds)
+        )
         for fd in fds:
             os.close(fd)
         self._workers[pid] = number
@@ -150,7 +154,9 @@ class Template:
         ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         code = "from manyhands.engines.local.template import spawn_main as main; main()"
         try:
-            pid = start_interpreter(code, theirs.fileno(), self._settings["interpreter"], dict(os.environ))
+            pid = start_interpreter(
+                code, theirs.fileno(), self._settings["interpreter"], dict(os.environ)
+            )
             Channel(ours).send((m.START, self._settings, settings), fds)
         finally:
             ours.close()
@@ -176,7 +182,9 @@ class Template:
         os._exit(0)
 
 
-def start_interpreter(code: str, channel: int, interpreter: dict[str, Any], environment: dict[str, str]) -> int:
+def start_interpreter(
+    code: str, channel: int, interpreter: dict[str, Any], environment: dict[str, str]
+) -> int:
     """Start a fresh interpreter that runs `code` with `channel` at `PARENT_FD`; its process id.
 
     Parameters
@@ -192,10 +200,15 @@ def start_interpreter(code: str, channel: int, interpreter: dict[str, Any], envi
     """
     null = os.open(os.devnull, os.O_RDONLY)
     try:
-        actions: list[Any] = [(os.POSIX_SPAWN_DUP2, null, 0), (os.POSIX_SPAWN_DUP2, channel, PARENT_FD)]
+        actions: list[Any] = [
+            (os.POSIX_SPAWN_DUP2, null, 0),
+            (os.POSIX_SPAWN_DUP2, channel, PARENT_FD),
+        ]
         boot = f"import sys; sys.path.insert(0, {interpreter['root']!r}); {code}"
         command = [interpreter["executable"], *interpreter["flags"], "-S", "-P", "-c", boot]
         # A process group of its own: a terminal's Ctrl-C is for the parent, which sees to the workers.
-        return os.posix_spawn(interpreter["executable"], command, environment, file_actions=actions, setpgroup=0)
+        return os.posix_spawn(
+            interpreter["executable"], command, environment, file_actions=actions, setpgroup=0
+        )
     finally:
         os.close(null)

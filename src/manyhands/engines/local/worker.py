@@ -27,6 +27,7 @@ from manyhands.errors import UnloadableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import NoReturn
 
     from manyhands.engines.local.channel import Channel
 
@@ -61,7 +62,9 @@ def serve(channel: Channel, life: int, region: int, settings: dict[str, Any]) ->
     _signal.siginterrupt(m.GIVE_BACK_SIGNAL, False)
     _signal.signal(_signal.SIGINT, _signal.default_int_handler)
     if settings["log_levels"] is not None:
-        stdio.forward_logging(settings["log_levels"], lambda payload: channel.send((m.RECORD, payload)))
+        stdio.forward_logging(
+            settings["log_levels"], lambda payload: channel.send((m.RECORD, payload))
+        )
     if worker.initialize(settings["initializer"]):
         worker.serve()
 
@@ -130,12 +133,15 @@ class Worker:
             if kind == m.CALLS:
                 self._run(message[1], message[2], _open_large(message[3], message[4], fds))
             elif kind == m.FUNCTION:
-                self._payloads[message[1]] = (message[2], _open_large(message[3], message[4], fds)[0])
+                self._payloads[message[1]] = (
+                    message[2],
+                    _open_large(message[3], message[4], fds)[0],
+                )
             elif kind == m.FORGET:
                 self._functions.clear()
                 self._payloads.clear()
 
-    def give_back(self, signal: int, frame: object) -> None:
+    def give_back(self, _signal: int, _frame: object) -> None:
         """Hand the calls of the current message that have not begun back to the parent (a signal handler)."""
         keys = []
         while self._waiting:
@@ -155,7 +161,7 @@ class Worker:
             key, function_key, payload = waiting.popleft()
             words[m.CURRENT] = key
             failed = False
-            begin = 0.0
+            begin = end = 0.0
             try:
                 fn = functions.get(function_key) or self._load_function(function_key)
                 args, kwargs = _load_arguments(payload)
@@ -163,14 +169,15 @@ class Worker:
                 value = fn(*args, **kwargs) if kwargs else fn(*args)
                 end = perf_counter()
                 result = dump_result(value)
-            except SystemExit as request:
-                self._exit(request)
             except BaseException as error:
+                if isinstance(error, SystemExit):
+                    self._exit(error)
                 end = perf_counter()
                 begin = begin or end
                 failed = True
                 result = pack_exception(error, skip=1)
-            value = args = kwargs = None  # free them before the next call asks for memory
+            # Freed before the next call asks for memory.
+            value = args = kwargs = None  # type: ignore[assignment]
             outbox.add(key, result, end - begin, failed)
             if not waiting or end - outbox.sent_at > _FLUSH_SECONDS or outbox.size > m.FLUSH_BYTES:
                 outbox.flush()
@@ -189,12 +196,12 @@ class Worker:
         self._functions[key] = fn
         return fn
 
-    def _exit(self, request: SystemExit) -> None:
+    def _exit(self, request: SystemExit) -> NoReturn:
         """End as ``sys.exit`` in the main program would; the parent sees the call's worker die."""
         self._outbox.flush()
         code = request.code
         if code is not None and not isinstance(code, int):
-            print(code, file=sys.stderr)
+            sys.stderr.write(f"{code}\n")
             code = 1
         leave(code or 0)
 
@@ -257,7 +264,16 @@ class _Outbox:
                 payloads[index] = None
             now = perf_counter()
             busy = now - self._begin
-            message = (m.RESULTS, self._keys, payloads, self._seconds, self._failed, busy, wrote, large)
+            message = (
+                m.RESULTS,
+                self._keys,
+                payloads,
+                self._seconds,
+                self._failed,
+                busy,
+                wrote,
+                large,
+            )
             self._channel.send(message, tuple(fds))
         finally:
             for fd in fds:
@@ -283,7 +299,7 @@ def _open_large(payloads: list[Any], large: list[int], fds: tuple[int, ...]) -> 
     return payloads
 
 
-def leave(code: int) -> None:
+def leave(code: int) -> NoReturn:
     """End this process as an interpreter would, but for what only a main program has to tear down."""
     import atexit
 
