@@ -10,7 +10,6 @@ from contextvars import ContextVar
 from functools import partial
 from itertools import count
 from time import monotonic
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from manyhands.core import place
 from manyhands.core.functions import check_callable, name_callable
@@ -19,21 +18,20 @@ from manyhands.core.signatures import ListMap, ListStarMap, StreamMap, Submit, t
 from manyhands.engines.registry import create_engine
 from manyhands.errors import DependencyError, InvalidArgumentError, SessionClosedError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from concurrent.futures import Future as StandardFuture
     from types import TracebackType
-    from typing import Self, Unpack
+    from typing import Any, Self, Unpack
 
     from manyhands.core.engine import Engine
     from manyhands.core.future import Future
-    from manyhands.core.lifecycle import Effect
+    from manyhands.core.lifecycle import Effect, Lifecycle
     from manyhands.core.mapping import MapRun
     from manyhands.core.options import RunOptions
     from manyhands.observe.report import Report
 
-P = ParamSpec("P")
-R = TypeVar("R")
 
 ENGINE_VARIABLE = "MANYHANDS_ENGINE"
 """The environment variable that names the engine of sessions that name none."""
@@ -116,10 +114,9 @@ class Session:
     def _init_accounts(self) -> None:
         # Loaded after the engine's start, so that the template process comes up meanwhile.
         from manyhands.core.future import Future
-        from manyhands.core.lifecycle import Lifecycle
 
         self._make_future = Future
-        self._lifecycle = Lifecycle()
+        self._lifecycle: Lifecycle | None = None  # until a call has inputs or retries
         self._lock = threading.RLock()  # of the life cycle and of what belongs to it
         self._kept: dict[int, Call] = {}  # calls that wait for inputs or may be tried again
         self._inputs: dict[int, StandardFuture[Any]] = {}  # what calls wait for
@@ -151,47 +148,47 @@ class Session:
     @typed(ListMap)
     def map(
         self,
-        fn: Callable[..., R],
+        fn: Callable[..., Any],
         iterable: Iterable[Any],
         /,
         *more: Iterable[Any],
         **options: Unpack[RunOptions],
-    ) -> list[R]:
+    ) -> list[Any]:
         """`manyhands.map` on this session."""
         return _collect(self.start_map(fn, (iterable, *more), **options))
 
     @typed(ListStarMap)
     def starmap(
         self,
-        fn: Callable[..., R],
+        fn: Callable[..., Any],
         tuples: Iterable[tuple[Any, ...]],
         /,
         **options: Unpack[RunOptions],
-    ) -> list[R]:
+    ) -> list[Any]:
         """`manyhands.starmap` on this session."""
         return _collect(self.start_map(fn, (tuples,), star=True, **options))
 
     @typed(StreamMap)
     def imap(
         self,
-        fn: Callable[..., R],
+        fn: Callable[..., Any],
         iterable: Iterable[Any],
         /,
         *more: Iterable[Any],
         **options: Unpack[RunOptions],
-    ) -> Iterator[R]:
+    ) -> Iterator[Any]:
         """`manyhands.imap` on this session."""
         return _stream(self.start_map(fn, (iterable, *more), **options), ordered=True)
 
     @typed(StreamMap)
     def imap_unordered(
         self,
-        fn: Callable[..., R],
+        fn: Callable[..., Any],
         iterable: Iterable[Any],
         /,
         *more: Iterable[Any],
         **options: Unpack[RunOptions],
-    ) -> Iterator[R]:
+    ) -> Iterator[Any]:
         """`manyhands.imap_unordered` on this session."""
         return _stream(self.start_map(fn, (iterable, *more), **options), ordered=False)
 
@@ -349,7 +346,8 @@ class Session:
         if not keys:
             return
         with self._lock:
-            waiting = {key for key in keys if self._lifecycle.is_waiting(key)}
+            life = self._lifecycle
+            waiting = {key for key in keys if life is not None and life.is_waiting(key)}
         withdrawn = waiting | self._engine.cancel(keys - waiting, kill=kill)
         for key in withdrawn:
             self._end(key, None, None, None)
@@ -387,7 +385,7 @@ class Session:
     def take_error(self, key: int, error: BaseException) -> None:
         """A call failed; see `manyhands.core.engine.Sink`."""
         with self._lock:
-            effects = self._lifecycle.fail(key, error)
+            effects = self._get_lifecycle().fail(key, error)
         self._perform(effects, {key: error})
         self._inputs.pop(key, None)
 
@@ -396,6 +394,15 @@ class Session:
 
     # Calls with inputs or retries.
 
+    def _get_lifecycle(self) -> Lifecycle:
+        """The account of calls with inputs or retries, begun when the first one needs it."""
+        with self._lock:
+            if self._lifecycle is None:
+                from manyhands.core.lifecycle import Lifecycle
+
+                self._lifecycle = Lifecycle()
+            return self._lifecycle
+
     def _admit(self, call: Call, inputs: list[StandardFuture[Any]], policy: RetryPolicy) -> None:
         with self._lock:
             awaited = {
@@ -403,7 +410,7 @@ class Session:
             }
             self._inputs.update(awaited)
             self._kept[call.key] = call
-            effects = self._lifecycle.admit(call.key, awaited, policy)
+            effects = self._get_lifecycle().admit(call.key, awaited, policy)
         self._perform(effects, {})
         for key, future in awaited.items():
             # Ours tell us when they end; but one that ended before the account was made has told nobody.
@@ -421,11 +428,11 @@ class Session:
     def _take_input(self, key: int, future: StandardFuture[Any]) -> None:
         """An input has ended."""
         if future.cancelled():
-            self._carry_out(self._lifecycle.cancel, key)
+            self._carry_out(self._get_lifecycle().cancel, key)
         elif (error := future.exception()) is None:
-            self._carry_out(self._lifecycle.succeed, key)
+            self._carry_out(self._get_lifecycle().succeed, key)
         else:
-            self._carry_out(partial(self._lifecycle.fail, error=error), key)
+            self._carry_out(partial(self._get_lifecycle().fail, error=error), key)
 
     def _carry_out(self, event: Callable[[int], list[Effect]], key: int) -> None:
         with self._lock:
@@ -439,7 +446,7 @@ class Session:
         for effect in effects:
             if isinstance(effect, Submit):
                 call = self._kept[effect.key]
-                if self._lifecycle.get_state(effect.key) is None:
+                if self._get_lifecycle().get_state(effect.key) is None:
                     del self._kept[effect.key]
                 if effect.key in errors:
                     self._retried += 1
@@ -476,7 +483,7 @@ class Session:
         from manyhands.core.lifecycle import Fail
 
         with self._lock:
-            effects = self._lifecycle.cancel(key)  # another attempt would end the same way
+            effects = self._get_lifecycle().cancel(key)  # another attempt would end the same way
         return [Fail(key, None), *effects]
 
     def _end(self, key: int, value: Any, error: BaseException | None, load: Any) -> None:
@@ -679,4 +686,4 @@ def _stream(run: MapRun, *, ordered: bool) -> Iterator[Any]:
         for part in parts:
             yield from part
     finally:
-        cast("Any", parts).close()
+        parts.close()

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
-
 from manyhands.core.signatures import ListMap, ListStarMap, StreamMap, typed
 from manyhands.session import get_session
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from typing import Unpack
+    from typing import Any, Unpack
 
     from manyhands.core.options import MapOptions
-
-A = TypeVar("A")
-B = TypeVar("B")
-C = TypeVar("C")
-R = TypeVar("R")
 
 
 @typed(ListMap)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from manyhands.session import get_session
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from manyhands.observe.report import Report
 

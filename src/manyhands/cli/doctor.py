@@ -13,24 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import manyhands as mh
 from manyhands.cli.machine import Memory, SharedMemory, read_memory, read_shared_memory
-from manyhands.engines.local.cpus import CpuLimits, describe_cpus
+from manyhands.engines.local.cpus import THREAD_VARIABLES, CpuLimits, describe_cpus
 from manyhands.engines.registry import EngineInfo, list_engines
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "BLIS_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "NUMBA_NUM_THREADS",
-    "POLARS_MAX_THREADS",
-    "RAYON_NUM_THREADS",
-)
-"""What numeric libraries read for the number of their inner threads."""
 
 COLD_CALLS = 50
 """No-op calls before those that are timed."""
@@ -189,13 +176,13 @@ def describe(findings: Findings) -> dict[str, Any]:
         "works": findings.problem is None,
         "problem": findings.problem,
         "python": findings.python,
-        "cpus": asdict(findings.cpus),
+        "cpus": _list_slots(findings.cpus),
         "memory": asdict(findings.memory),
         "shared_memory": asdict(findings.shared_memory),
         "threads": {
             name: {"here": here[name], "workers": there.get(name)} for name in THREAD_VARIABLES
         },
-        "engines": [asdict(engine) for engine in findings.engines],
+        "engines": [_list_slots(engine) for engine in findings.engines],
         "trial": None
         if trial is None
         else {
@@ -303,3 +290,9 @@ def _show_engines(console: "Console", engines: list[EngineInfo]) -> None:
 
 def _format_size(size: int | None, *, none: str = "unknown") -> str:
     return none if size is None else f"{size / (1 << 30):.1f} GiB"
+
+
+def _list_slots(value: object) -> dict[str, object]:
+    """The attributes of an object that has slots."""
+    names: tuple[str, ...] = type(value).__slots__  # type: ignore[attr-defined]
+    return {name: getattr(value, name) for name in names}

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from itertools import starmap
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
 
 from manyhands.core.exceptions import pack_exception
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
+
+    BatchResult = tuple[list[Any], list[tuple[int, bytes]], float]
 
 _SLICE_SECONDS = 0.0005
 """How often a batch looks at the clock."""
 
 _SLICE_ITEMS = 64
 """Items between two looks at the clock at most; with 64 a look costs 8 ns an item."""
-
-BatchResult = tuple[list[Any], list[tuple[int, bytes]], float]
 
 
 class Batch:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 from _pickle import dumps, loads
-from typing import TYPE_CHECKING, Any, cast
 
 from manyhands.core.serialize import PROTOCOL, dump_result
 from manyhands.errors import ManyhandsError, RemoteError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
+    from typing import Any
 
 
 def pack_exception(error: BaseException, *, skip: int = 0) -> bytes:
@@ -75,11 +76,12 @@ def _unpack_one(packed: tuple[Any, ...]) -> BaseException:
     form, *rest = packed
     try:
         if form == "whole":
-            return cast("BaseException", loads(rest[0]))
+            error: BaseException = loads(rest[0])
+            return error
         if form == "pieces":
             return _rebuild(*rest)
-    except Exception as error:
-        stand_in = RemoteError(f"the exception could not be rebuilt here: {error!r}")
+    except Exception as failure:
+        stand_in = RemoteError(f"the exception could not be rebuilt here: {failure!r}")
         stand_in.type_name = "unknown"
         return stand_in
     stand_in = RemoteError(f"{rest[0]}: {rest[1]}")
@@ -91,7 +93,7 @@ def _rebuild(kind: bytes, args: list[bytes | str], state: dict[str, bytes | str]
     """An exception made without its ``__init__``, which may ask for other arguments than ``args``."""
     cls = loads(kind)
     values = tuple(loads(a) if isinstance(a, bytes) else a for a in args)
-    error = cast("BaseException", cls.__new__(cls, *values))
+    error: BaseException = cls.__new__(cls, *values)
     error.args = values
     error.__dict__.update({k: loads(v) if isinstance(v, bytes) else v for k, v in state.items()})
     return error

@@ -6,12 +6,13 @@ import sys
 from collections import OrderedDict
 from itertools import count
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
-from typing import TYPE_CHECKING, Any
 
 from manyhands.errors import NotCallableError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import Any
 
     from manyhands.core.serialize import Serializer
 

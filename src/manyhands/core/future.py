@@ -18,33 +18,23 @@ from concurrent.futures._base import (
     PENDING,
     RUNNING,
 )
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
+    from typing import Any, TypeVar
 
-R = TypeVar("R")
+    from manyhands.core.roles import Owner
+
+    R = TypeVar("R")
+else:
+    R = None  # `typing` is not loaded for what only type checkers read
+
 
 _births = threading.Lock()
 """Held while a future gets its listeners, and while a future without listeners ends: so that none is missed."""
 
 _DONE = (FINISHED, CANCELLED, CANCELLED_AND_NOTIFIED)
-
-
-class Owner(Protocol):
-    """What a future asks of the session that made it."""
-
-    def wait_until(self, is_done: Callable[[], bool], timeout: float | None) -> bool:
-        """Wait, driving the engine where that is free, until `is_done`; False where time ran out first."""
-
-    def cancel_call(self, future: Future[Any]) -> bool:
-        """Withdraw the future's call where it has not started."""
-
-    def is_call_running(self, future: Future[Any]) -> bool:
-        """Whether a worker is at the future's call right now."""
-
-    def attend(self) -> None:
-        """Somebody waits by means of their own: see to it that results are taken in meanwhile."""
 
 
 class _Listeners:
@@ -184,7 +174,8 @@ class Future(_StandardFuture[R]):
                 raise self._error
             finally:
                 self = None  # type: ignore[assignment]  # noqa: PLW0642 - a cycle through the traceback
-        return cast("R", self._value)
+        result: R = self._value
+        return result
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """What the call raised, or None; waits for its end. `timeout` and errors as in `result`."""

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import signal
+import _signal
 import threading
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FrameType
+    from typing import Any
 
 # `signal.signal` converts to enums and back and takes 6 µs; what lies under it takes 0.4, and this is done
 # once or twice in every round trip.
-_get_handler: Any = __import__("_signal").getsignal
-_set_handler: Any = __import__("_signal").signal
+_get_handler = _signal.getsignal
+_set_handler = _signal.signal
 
 
 class HeldInterrupts:
@@ -32,18 +33,18 @@ class HeldInterrupts:
         """Begin; whether there is something to `release`."""
         if threading.get_ident() != self._main or self._previous is not None:
             return False
-        previous = _get_handler(signal.SIGINT)
+        previous = _get_handler(_signal.SIGINT)
         if not callable(previous):  # ignored, or left to the system, or not Python's at all
             return False
         self._previous = previous
-        _set_handler(signal.SIGINT, self._handle)
+        _set_handler(_signal.SIGINT, self._handle)
         return True
 
     def release(self) -> None:
         """End, and let an interrupt happen that came meanwhile."""
         previous, self._previous = self._previous, None
         pending, self._pending = self._pending, None
-        _set_handler(signal.SIGINT, previous)
+        _set_handler(_signal.SIGINT, previous)
         if pending is not None:
             previous(*pending)
 

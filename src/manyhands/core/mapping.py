@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol
 
 from manyhands.core.batch import Batch
 from manyhands.core.batching import TARGET_SECONDS, BatchSizer
@@ -12,11 +11,14 @@ from manyhands.core.functions import check_callable, name_callable
 from manyhands.core.model import NO_RETRIES
 from manyhands.errors import InvalidArgumentError, WorkerStartError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable
+    from typing import Any
 
     from manyhands.core.future import Future
     from manyhands.core.model import RetryPolicy
+    from manyhands.core.roles import Submitter, Watcher
 
 _BUDGET_SECONDS = 8 * TARGET_SECONDS
 """How long a batch may run before it leaves its rest to others."""
@@ -26,45 +28,6 @@ _BATCHES_PER_WORKER = 3
 
 _BUFFERED_PER_WORKER = 8
 """Batches read ahead of the consumer of an ordered stream, those that are done but not yet its turn included."""
-
-
-class Submitter(Protocol):
-    """What a map needs of a session."""
-
-    @property
-    def workers(self) -> int:
-        """How many share the work."""
-
-    def start_call(
-        self,
-        fn: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        policy: RetryPolicy,
-    ) -> Future[Any]:
-        """Submit one call."""
-
-    def wait_until(self, is_done: Callable[[], bool], timeout: float | None) -> bool:
-        """Wait until `is_done`."""
-
-    def cancel_calls(self, futures: Iterable[Future[Any]], *, kill: bool = False) -> None:
-        """Withdraw calls; with `kill` also those that run."""
-
-    def discount_batch(self, *, failed: bool) -> None:
-        """A call that ended was a batch, and no call of the user's."""
-
-    def count_items(self, items: int, failed: int) -> None:
-        """Items of a map have ended."""
-
-
-class Watcher(Protocol):
-    """What shows a map's progress."""
-
-    def advance(self, items: int, failed: int) -> None:
-        """So many items more have ended, so many of them failed."""
-
-    def close(self) -> None:
-        """The map has ended."""
 
 
 class _Part:
@@ -173,7 +136,7 @@ class MapRun:
         self._waiting: list[_Part] = []
         self._flying: dict[Future[Any], _Part] = {}
 
-    def iterate_parts(self, *, ordered: bool) -> Iterator[list[Any]]:
+    def iterate_parts(self, *, ordered: bool) -> Generator[list[Any], None, None]:
         """Lists of results as they come, or in the input's order; reads ahead a bounded number of items.
 
         Whoever stops early closes the iterator: what has not started is then withdrawn.

@@ -6,11 +6,12 @@ import os
 import sys
 import time
 from types import CodeType, FunctionType
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import ModuleType
+    from typing import Any
 
 _MTIME_SLACK = 2.0
 """Seconds by which a file's time may lie before the process's start and still count as later: file systems

@@ -11,19 +11,20 @@ from _pickle import Pickler, loads
 from _pickle import dumps as plain_dumps
 from io import BytesIO
 from types import FunctionType, ModuleType
-from typing import TYPE_CHECKING, Any, cast
 
 from manyhands.errors import UnpicklableError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import Any
+
+    Arguments = tuple[tuple[Any, ...], dict[str, Any] | None]
 
 PROTOCOL = 5
 
 _ATOMS = frozenset({int, float, str, bytes, bool, type(None), complex})
 """Types whose values plain pickle always handles and that name no class or function."""
-
-Arguments = tuple[tuple[Any, ...], dict[str, Any] | None]
 
 
 class _ByValueNeededError(Exception):
@@ -138,7 +139,8 @@ def _make_value_pickler(
                 cloudpickle.register_pickle_by_value(module)
                 registered.append(module)
 
-    return cast("Pickler", ValuePickler(buffer, protocol=PROTOCOL))
+    pickler: Pickler = ValuePickler(buffer, protocol=PROTOCOL)
+    return pickler
 
 
 def is_sent_by_value(module: str) -> bool:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
 
 from manyhands.core.attempt import attempt
 from manyhands.core.model import Capabilities, EngineStats
 from manyhands.errors import WorkerStartError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from typing import Any
 
     from manyhands.core.engine import Sink
     from manyhands.core.model import Call, EngineConfig

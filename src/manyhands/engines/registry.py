@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, cast
 
 from manyhands.errors import UnknownEngineError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -17,7 +16,6 @@ ENTRY_POINTS = "manyhands.engines"
 """The entry point group in which other packages register a factory of their engine under its name."""
 
 
-@dataclass(frozen=True, slots=True)
 class EngineInfo:
     """What is known of an engine without starting it.
 
@@ -33,10 +31,15 @@ class EngineInfo:
         The command that makes it available; empty where it is.
     """
 
-    name: str
-    summary: str
-    available: bool = True
-    install_hint: str = ""
+    __slots__ = ("available", "install_hint", "name", "summary")
+
+    def __init__(
+        self, name: str, summary: str, *, available: bool = True, install_hint: str = ""
+    ) -> None:
+        self.name = name
+        self.summary = summary
+        self.available = available
+        self.install_hint = install_hint
 
 
 _BUILT_IN = {
@@ -71,7 +74,7 @@ def create_engine(name: str) -> Engine:
         known = ", ".join(repr(info.name) for info in list_engines())
         raise UnknownEngineError(f"no engine is named {name!r}; there are {known}")
     module, _, attribute = target.partition(":")
-    factory = cast("Callable[[], Engine]", getattr(import_module(module), attribute))
+    factory: Callable[[], Engine] = getattr(import_module(module), attribute)
     return factory()
 
 

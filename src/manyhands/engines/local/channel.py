@@ -12,7 +12,12 @@ from _pickle import dumps, loads
 from array import array
 from os import sched_yield
 from time import perf_counter
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Message = tuple[Any, ...]
 
 MAX_FRAME = 192 * 1024
 """Bytes of the largest message; what is larger goes through a segment. The kernel's default for a socket's
@@ -20,8 +25,6 @@ buffer is 208 KiB, and a message on a packet socket has to fit in it."""
 
 _MAX_FDS = 64
 _ANCILLARY = _socket.CMSG_SPACE(_MAX_FDS * 4)
-
-Message = tuple[Any, ...]
 
 
 def open_pair() -> tuple[_socket.socket, _socket.socket]:

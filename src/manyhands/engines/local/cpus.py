@@ -1,12 +1,23 @@
-"""How many cores this process may use: by its affinity and by its control group's quota."""
+"""How many cores this process may use, and how many of them the inner threads of a worker."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "POLARS_MAX_THREADS",
+    "RAYON_NUM_THREADS",
+)
+"""What numeric libraries read the number of their inner threads from."""
 
 
-@dataclass(frozen=True, slots=True)
 class CpuLimits:
     """What limits the cores of this process.
 
@@ -22,10 +33,13 @@ class CpuLimits:
         What remains: the number of workers that a session starts by itself, at least 1.
     """
 
-    machine: int
-    affinity: int
-    quota: float | None
-    usable: int
+    __slots__ = ("affinity", "machine", "quota", "usable")
+
+    def __init__(self, machine: int, affinity: int, quota: float | None, usable: int) -> None:
+        self.machine = machine
+        self.affinity = affinity
+        self.quota = quota
+        self.usable = usable
 
 
 def count_cpus() -> int:
@@ -40,6 +54,22 @@ def describe_cpus() -> CpuLimits:
     quota = _read_quota()
     usable = affinity if quota is None else min(affinity, round(quota))
     return CpuLimits(machine, affinity, quota, max(1, usable))
+
+
+def limit_threads(workers: int, cpus: int, environment: dict[str, str]) -> dict[str, str]:
+    """Variables that let the inner threads of all workers together use the cores once.
+
+    A variable that the user set stays as it is, and OMP_NUM_THREADS speaks for those that fall back to it.
+
+    Examples
+    --------
+    >>> limit_threads(2, 8, {"MKL_NUM_THREADS": "8"})["OMP_NUM_THREADS"]
+    '4'
+    """
+    if "OMP_NUM_THREADS" in environment:
+        return {}
+    each = str(max(1, cpus // workers))
+    return {name: each for name in THREAD_VARIABLES if name not in environment}
 
 
 def _read_quota() -> float | None:

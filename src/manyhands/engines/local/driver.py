@@ -12,12 +12,14 @@ import select
 import threading
 from collections import deque
 from time import monotonic, perf_counter, sleep
-from typing import TYPE_CHECKING, Protocol
 
 from manyhands.core.interrupts import HeldInterrupts
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from manyhands.engines.local.steps import Steps
 
 _TICK_SECONDS = 0.005
 """How often the background thread looks whether anybody else drives."""
@@ -36,28 +38,6 @@ a worker costs as much as ten submissions. A wait for a result sends them at onc
 
 _SPIN_SECONDS = 0.00015
 """How long the leader looks for results before it sleeps, where a core is free for that."""
-
-
-class Steps(Protocol):
-    """What a driver drives; called by the leading thread alone."""
-
-    def dispatch(self) -> float | None:
-        """Send what can be sent; seconds after which to call again though nothing has come, or None."""
-
-    def deliver(self) -> None:
-        """Pass on what came, outside all bookkeeping, since users' code may run."""
-
-    def is_busy(self) -> bool:
-        """Whether anything is outstanding."""
-
-    def estimate_slack(self) -> float:
-        """Seconds for which no worker needs anything, so that the leader can sleep through what comes meanwhile."""
-
-    def has_free_core(self) -> bool:
-        """Whether work is outstanding and fewer workers are at it than there are cores."""
-
-    def give_up(self, error: BaseException) -> None:
-        """A step failed: nothing that is outstanding will come."""
 
 
 class Driver:

@@ -15,7 +15,6 @@ from collections import deque
 from functools import partial
 from struct import calcsize, unpack_from
 from time import monotonic
-from typing import TYPE_CHECKING, Any
 
 from manyhands.core.exceptions import unpack_exception
 from manyhands.core.functions import FunctionTable
@@ -30,8 +29,10 @@ from manyhands.engines.local.process import TemplateProcess, WorkerProcess
 from manyhands.engines.local.shm import create_segment, read_segment
 from manyhands.errors import UnloadableError, WorkerStartError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from typing import Any
 
     from manyhands.core.engine import Sink
     from manyhands.core.model import Call, EngineConfig

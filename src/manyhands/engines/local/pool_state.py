@@ -7,8 +7,8 @@ it, or holds it in its message, or has not even read it; the last two can come b
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 

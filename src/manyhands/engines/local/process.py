@@ -5,33 +5,22 @@ from __future__ import annotations
 import os
 import sys
 from collections import deque
-from typing import TYPE_CHECKING, Any
 
 from manyhands.core.modules import needs_site
 from manyhands.engines.local import messages as m
 from manyhands.engines.local.channel import Channel, open_pair
+from manyhands.engines.local.cpus import limit_threads
+from manyhands.engines.local.launch import start_interpreter
 from manyhands.engines.local.shm import create_region
-from manyhands.engines.local.template import start_interpreter
 from manyhands.errors import WorkerStartError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
 STDERR_LINES = 20
 """Lines of a worker's standard error that the error of its death shows."""
-
-THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "BLIS_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "NUMBA_NUM_THREADS",
-    "POLARS_MAX_THREADS",
-    "RAYON_NUM_THREADS",
-)
-"""What numeric libraries read the number of their inner threads from."""
 
 
 def describe_program(workers: int, cpus: int) -> tuple[dict[str, Any], dict[str, str]]:
@@ -53,22 +42,6 @@ def describe_program(workers: int, cpus: int) -> tuple[dict[str, Any], dict[str,
         },
     }
     return settings, {**os.environ, **limit_threads(workers, cpus, dict(os.environ))}
-
-
-def limit_threads(workers: int, cpus: int, environment: dict[str, str]) -> dict[str, str]:
-    """Variables that let the inner threads of all workers together use the cores once.
-
-    A variable that the user set stays as it is, and OMP_NUM_THREADS speaks for those that fall back to it.
-
-    Examples
-    --------
-    >>> limit_threads(2, 8, {"MKL_NUM_THREADS": "8"})["OMP_NUM_THREADS"]
-    '4'
-    """
-    if "OMP_NUM_THREADS" in environment:
-        return {}
-    each = str(max(1, cpus // workers))
-    return {name: each for name in THREAD_VARIABLES if name not in environment}
 
 
 def _list_flags() -> list[str]:

@@ -6,10 +6,11 @@ import io
 import os
 import sys
 from _pickle import dumps
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from _typeshed import ReadableBuffer
 

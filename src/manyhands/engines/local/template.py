@@ -15,14 +15,15 @@ import gc
 import os
 import select
 import sys
-from typing import Any
 
 from manyhands.engines.local import messages as m
 from manyhands.engines.local import stdio, worker
 from manyhands.engines.local.channel import Channel
+from manyhands.engines.local.launch import PARENT_FD, start_interpreter
 
-PARENT_FD = 3
-"""The descriptor at which this process finds its channel to the parent."""
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def main() -> None:
@@ -180,35 +181,3 @@ class Template:
         for pid in self._workers:
             os.waitpid(pid, 0)
         os._exit(0)
-
-
-def start_interpreter(
-    code: str, channel: int, interpreter: dict[str, Any], environment: dict[str, str]
-) -> int:
-    """Start a fresh interpreter that runs `code` with `channel` at `PARENT_FD`; its process id.
-
-    Parameters
-    ----------
-    code
-        Python statements that find this package at once.
-    channel
-        A descriptor of the caller's, which keeps it.
-    interpreter
-        ``executable``, ``flags`` and ``root`` (the folder that holds this package).
-    environment
-        Of the new process.
-    """
-    null = os.open(os.devnull, os.O_RDONLY)
-    try:
-        actions: list[Any] = [
-            (os.POSIX_SPAWN_DUP2, null, 0),
-            (os.POSIX_SPAWN_DUP2, channel, PARENT_FD),
-        ]
-        boot = f"import sys; sys.path.insert(0, {interpreter['root']!r}); {code}"
-        command = [interpreter["executable"], *interpreter["flags"], "-S", "-P", "-c", boot]
-        # A process group of its own: a terminal's Ctrl-C is for the parent, which sees to the workers.
-        return os.posix_spawn(
-            interpreter["executable"], command, environment, file_actions=actions, setpgroup=0
-        )
-    finally:
-        os.close(null)

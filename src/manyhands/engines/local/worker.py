@@ -15,7 +15,6 @@ from _pickle import loads
 from _struct import calcsize, pack_into
 from collections import deque
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
 
 from manyhands.core import place
 from manyhands.core.exceptions import pack_exception
@@ -25,9 +24,10 @@ from manyhands.engines.local import stdio
 from manyhands.engines.local.shm import create_segment, open_region, read_segment
 from manyhands.errors import UnloadableError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
     from manyhands.engines.local.channel import Channel
 

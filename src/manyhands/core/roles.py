@@ -1,0 +1,66 @@
+"""What parts of the core ask of those who use them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from manyhands.core.future import Future
+    from manyhands.core.model import RetryPolicy
+
+
+class Owner(Protocol):
+    """What a future asks of the session that made it."""
+
+    def wait_until(self, is_done: Callable[[], bool], timeout: float | None) -> bool:
+        """Wait, driving the engine where that is free, until `is_done`; False where time ran out first."""
+
+    def cancel_call(self, future: Future[Any]) -> bool:
+        """Withdraw the future's call where it has not started."""
+
+    def is_call_running(self, future: Future[Any]) -> bool:
+        """Whether a worker is at the future's call right now."""
+
+    def attend(self) -> None:
+        """Somebody waits by means of their own: see to it that results are taken in meanwhile."""
+
+
+class Submitter(Protocol):
+    """What a map needs of a session."""
+
+    @property
+    def workers(self) -> int:
+        """How many share the work."""
+
+    def start_call(
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        policy: RetryPolicy,
+    ) -> Future[Any]:
+        """Submit one call."""
+
+    def wait_until(self, is_done: Callable[[], bool], timeout: float | None) -> bool:
+        """Wait until `is_done`."""
+
+    def cancel_calls(self, futures: Iterable[Future[Any]], *, kill: bool = False) -> None:
+        """Withdraw calls; with `kill` also those that run."""
+
+    def discount_batch(self, *, failed: bool) -> None:
+        """A call that ended was a batch, and no call of the user's."""
+
+    def count_items(self, items: int, failed: int) -> None:
+        """Items of a map have ended."""
+
+
+class Watcher(Protocol):
+    """What shows a map's progress."""
+
+    def advance(self, items: int, failed: int) -> None:
+        """So many items more have ended, so many of them failed."""
+
+    def close(self) -> None:
+        """The map has ended."""

@@ -1,0 +1,1 @@
+"""For those who test programs that use manyhands, and those who write engines for it."""
