@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import starmap
+from itertools import islice, starmap
 from time import perf_counter
 
 from manyhands.core.exceptions import pack_exception
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 _SLICE_SECONDS = 0.0005
 """How often a batch looks at the clock."""
 
-_SLICE_ITEMS = 64
-"""Items between two looks at the clock at most; with 64 a look costs 8 ns an item."""
+_SLICE_ITEMS = 128
+"""Items between two looks at the clock at most; a look costs 0.5 µs, so 4 ns an item."""
 
 
 class Batch:
@@ -72,33 +72,26 @@ class Batch:
         """
         values: list[Any] = []
         failures: list[tuple[int, bytes]] = []
-        total = min(len(column) for column in columns)
-        begin = look = perf_counter()
+        total = min(map(len, columns))
+        results = starmap(self.fn, columns[0]) if self.star else map(self.fn, *columns)
+        extend, deadline = values.extend, self.budget or float("inf")
         size = 1
-        while len(values) < total:
-            start = len(values)
-            stop = min(total, start + size)
+        begin = look = perf_counter()
+        deadline += begin
+        while (start := len(values)) < total:
+            stop = min(start + size, total)
             try:
-                self._extend(values, columns, start, stop)
+                extend(islice(results, stop - start))  # one by one: what was done before an error is kept
+                if len(values) < stop:
+                    raise RuntimeError("the function raised StopIteration")
             except Exception as error:
-                # Two frames of ours stand above the user's.
-                failures.append((len(values), pack_exception(error, skip=2)))
+                failures.append((len(values), pack_exception(error, skip=1)))
                 values.append(None)
                 if not self.keep_going:
                     break
             now = perf_counter()
-            if self.budget is not None and now - begin > self.budget:
+            if now > deadline:
                 break
             size = min(_SLICE_ITEMS, size * 2) if now - look < _SLICE_SECONDS else max(1, size // 2)
             look = now
         return values, failures, perf_counter() - begin
-
-    def _extend(self, values: list[Any], columns: tuple[Any, ...], start: int, stop: int) -> None:
-        """Append the values of the items from `start` to `stop`, as far as they go."""
-        slices = [column[start:stop] for column in columns]
-        if self.star:
-            values.extend(starmap(self.fn, slices[0]))
-        else:
-            values.extend(map(self.fn, *slices))  # appends one by one, so what was done is kept
-        if len(values) < stop:
-            raise RuntimeError("the function raised StopIteration")

@@ -6,11 +6,14 @@ TARGET_SECONDS = 0.004
 """Work in a batch. A batch costs about 0.1 ms of overhead, so 4 ms keep it under 3 %; and nobody waits at the
 end of a map for longer than a batch takes."""
 
-GROWTH = 8
+GROWTH = 16
 """By which factor a batch may exceed the largest one measured: an estimate from few items may be far off."""
 
 MEMORY = 0.5
 """Weight that older batches keep with every new one: a slow first call is forgotten after a few."""
+
+_LEAST_SECONDS = 0.0005
+"""Work in a batch at the end of an input, below which a batch would cost more than evening out is worth."""
 
 _SPLIT = 4
 """Batches that the rest of the input is cut into for each worker, so that uneven ones even out."""
@@ -33,7 +36,7 @@ class BatchSizer:
     1
     >>> sizer.observe(items=1, seconds=1e-6)
     >>> sizer.choose()
-    8
+    16
     """
 
     def __init__(self, workers: int, fixed: int | None = None) -> None:
@@ -74,5 +77,5 @@ class BatchSizer:
             int(TARGET_SECONDS / each) if each > 0 else self._largest * GROWTH,
         )
         if remaining is not None:
-            size = min(size, remaining // (self._workers * _SPLIT))
+            size = min(size, max(remaining // (self._workers * _SPLIT), int(_LEAST_SECONDS / each) if each > 0 else size))
         return max(1, size)

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from itertools import count
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 
+from manyhands.core.batch import Batch
 from manyhands.errors import NotCallableError
 
 TYPE_CHECKING = False
@@ -207,6 +208,8 @@ def watch_function(fn: object, by_value: Callable[[str], bool]) -> _Watch | None
             fn, "__self__", None
         )  # a built-in method, such as [].append, carries its object
         return watch if owner is None or isinstance(owner, ModuleType) else None
+    if isinstance(fn, Batch):  # made for one map, which uses the function as it was at its start
+        return watch
     if not isinstance(fn, FunctionType):
         return watch if _is_found_by_name(fn, by_value) else None
     return watch if _is_found_by_name(fn, by_value) or watch.add(fn, by_value) else None

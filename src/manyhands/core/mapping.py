@@ -141,7 +141,7 @@ class MapRun:
 
         Whoever stops early closes the iterator: what has not started is then withdrawn.
         """
-        done: dict[int, tuple[int, list[Any]]] = {}
+        done: dict[int, list[Any]] = {}
         turn = 0
         try:
             while True:
@@ -149,16 +149,16 @@ class MapRun:
                 if not self._flying:
                     break
                 self._session.wait_until(self._has_landed, None)
-                for start, values in self._land():
-                    done[start] = (len(values), values)
+                # One at a time: unpickling its results takes long enough for a worker to run dry.
+                done.update(self._land())
                 if ordered:
                     while turn in done:
-                        size, values = done.pop(turn)
-                        turn += size
+                        values = done.pop(turn)
+                        turn += len(values)
                         yield values
                 else:
                     while done:
-                        yield done.popitem()[1][1]
+                        yield done.popitem()[1]
         except KeyboardInterrupt:
             self._session.cancel_calls(self._flying, kill=True)
             raise
@@ -170,7 +170,9 @@ class MapRun:
     def _launch(self, buffered: int) -> None:
         """Keep enough batches in flight."""
         workers = self._session.workers
-        while len(self._flying) < _BATCHES_PER_WORKER * workers:
+        # Before anything is known of the items, a worker gets one of them and no more.
+        limit = workers if self._sizer.seconds_per_item is None else _BATCHES_PER_WORKER * workers
+        while len(self._flying) < limit:
             if self._waiting:
                 part: _Part | None = self._waiting.pop()
             elif len(self._flying) + buffered >= _BUFFERED_PER_WORKER * workers and self._flying:
@@ -186,19 +188,14 @@ class MapRun:
         return any(future.done() for future in self._flying)
 
     def _land(self) -> list[tuple[int, list[Any]]]:
-        """The values of batches that have ended, each with its place in the input."""
-        landed = [future for future in self._flying if future.done()]
-        results = []
-        for future in landed:
-            part = self._flying[future]
-            error = future.exception()
-            del self._flying[future]
-            self._session.discount_batch(failed=error is not None)
-            if error is not None:
-                results += self._recover(part, error)
-            else:
-                results += self._accept(part, *future.result())
-        return results
+        """The values of a batch that has ended, each list with its place in the input."""
+        future = next(future for future in self._flying if future.done())
+        part = self._flying.pop(future)
+        error = future.exception()
+        self._session.discount_batch(failed=error is not None)
+        if error is not None:
+            return self._recover(part, error)
+        return self._accept(part, *future.result())
 
     def _accept(
         self, part: _Part, values: list[Any], failures: list[tuple[int, bytes]], seconds: float

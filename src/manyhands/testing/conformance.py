@@ -30,7 +30,16 @@ if TYPE_CHECKING:
 
     from manyhands.session import Session
 
-__all__ = ["Case", "Need", "OpenSession", "Outcome", "find_missing", "list_cases", "run_all", "run_case"]
+__all__ = [
+    "Case",
+    "Need",
+    "OpenSession",
+    "Outcome",
+    "find_missing",
+    "list_cases",
+    "run_all",
+    "run_case",
+]
 
 _GROUPS = (
     "results",
@@ -121,7 +130,7 @@ def run_case(case: Case, open_session: OpenSession) -> tuple[Need, ...]:
 
 
 def run_all(open_session: OpenSession, cases: Iterable[Case] | None = None) -> list[Outcome]:
-    """Run many cases, go on after a failure, and tell what became of each.
+    r"""Run many cases, go on after a failure, and tell what became of each.
 
     Parameters
     ----------
@@ -134,7 +143,7 @@ def run_all(open_session: OpenSession, cases: Iterable[Case] | None = None) -> l
     --------
     >>> import manyhands as mh
     >>> outcomes = run_all(lambda **options: mh.Session("inline", **options), list_cases()[:2])
-    >>> print(*outcomes, sep="\\n")
+    >>> print(*outcomes, sep="\n")
     submit_gives_the_result: passed
     submit_passes_all_arguments: passed
     """

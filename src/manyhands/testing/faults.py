@@ -111,6 +111,7 @@ class RunningFault(_Fault):
     """
 
     def __call__(self, value: Any = None, /, *_: Any) -> Any:
+        """Do the damage, or return `value`."""
         self.strike()
         return value
 

@@ -1,0 +1,315 @@
+"""Functions pickled once, and anew when they have changed."""
+
+import functools
+import math
+import pickle
+import threading
+from typing import Any
+
+import pytest
+
+from manyhands.core.batch import Batch
+from manyhands.core.functions import (
+    Function,
+    FunctionTable,
+    check_callable,
+    name_callable,
+    watch_function,
+)
+from manyhands.core.serialize import Serializer
+from manyhands.errors import NotCallableError, UnpicklableError
+
+factor = 2
+settings = {"factor": 2}
+
+
+def scale(x: int) -> int:
+    return x * factor
+
+
+def scale_by_default(x: int, by: int = 2, *, plus: int = 0) -> int:
+    return x * by + plus
+
+
+def scale_by_settings(x: int) -> int:
+    return x * settings["factor"]
+
+
+def scale_by_attribute(x: int) -> int:
+    return x * scale_by_attribute.factor  # type: ignore[attr-defined,no-any-return]
+
+
+def call_scale(x: int) -> int:
+    return scale(x)
+
+
+def map_scale(xs: list[int]) -> list[int]:
+    return [(lambda y: y * factor)(x) for x in xs]
+
+
+class CountingSerializer(Serializer):
+    """Knows how often it pickled a function."""
+
+    dumps = 0
+
+    def dump(self, value: object, what: str) -> bytes:
+        self.dumps += 1
+        return super().dump(value, what)
+
+
+@pytest.fixture
+def by_value() -> tuple[FunctionTable, CountingSerializer]:
+    """A table to which this module is one that workers cannot import."""
+    travels = lambda module: module == __name__  # noqa: E731 - two take it
+    serializer = CountingSerializer(travels)
+    return FunctionTable(serializer, travels), serializer
+
+
+@pytest.fixture
+def by_name() -> tuple[FunctionTable, CountingSerializer]:
+    """A table to which every module can be imported."""
+    serializer = CountingSerializer(lambda module: False)
+    return FunctionTable(serializer, lambda module: False), serializer
+
+
+Table = tuple[FunctionTable, CountingSerializer]
+
+
+def load(function: Function) -> Any:
+    return pickle.loads(function.payload)
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [scale, scale_by_default, call_scale, map_scale, lambda x: x + factor, len, math.sqrt, int],
+)
+def test_a_function_is_pickled_once(by_value: Table, fn: Any) -> None:
+    table, serializer = by_value
+    first = table.register(fn)
+    assert table.register(fn) is first
+    assert serializer.dumps == 1
+
+
+def test_functions_have_keys_and_names(by_value: Table) -> None:
+    table, _ = by_value
+    first, second = table.register(scale), table.register(len)
+    assert first.key != second.key
+    assert (first.name, second.name) == ("scale", "len")
+    assert repr(first) == f"<Function {first.key} scale, {len(first.payload)} bytes>"
+
+
+def test_a_changed_global_is_a_change(by_value: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    table, _ = by_value
+    assert load(table.register(scale))(5) == 10
+    monkeypatch.setattr(f"{__name__}.factor", 3)
+    assert load(table.register(scale))(5) == 15
+
+
+@pytest.mark.parametrize("fn", [call_scale, map_scale], ids=["callee", "inner"])
+def test_a_changed_global_of_what_it_uses_is_a_change(
+    by_value: Table, monkeypatch: pytest.MonkeyPatch, fn: Any
+) -> None:
+    table, _ = by_value
+    first = table.register(fn)
+    monkeypatch.setattr(f"{__name__}.factor", 3)
+    assert table.register(fn) is not first
+
+
+def test_a_removed_global_is_a_change(by_value: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    table, _ = by_value
+    first = table.register(scale)
+    monkeypatch.delattr(f"{__name__}.factor")
+    assert table.register(scale) is not first
+
+
+def test_a_changed_default_is_a_change(by_value: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    table, _ = by_value
+    assert load(table.register(scale_by_default))(5) == 10
+    monkeypatch.setattr(scale_by_default, "__defaults__", (3,))
+    assert load(table.register(scale_by_default))(5) == 15
+    monkeypatch.setattr(scale_by_default, "__kwdefaults__", {"plus": 1})
+    assert load(table.register(scale_by_default))(5) == 16
+
+
+def test_changed_code_is_a_change(by_value: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    table, _ = by_value
+    table.register(scale)
+    monkeypatch.setattr(scale, "__code__", (lambda x: x - 1).__code__)
+    assert load(table.register(scale))(5) == 4
+
+
+def test_a_changed_function_attribute_is_a_change(by_value: Table) -> None:
+    table, _ = by_value
+    scale_by_attribute.factor = 2  # type: ignore[attr-defined]
+    assert load(table.register(scale_by_attribute))(5) == 10
+    scale_by_attribute.factor = 3  # type: ignore[attr-defined]
+    assert load(table.register(scale_by_attribute))(5) == 15
+
+
+def test_a_changed_closure_is_a_change(by_value: Table) -> None:
+    table, _ = by_value
+    offset = 1
+
+    def add(x: int) -> int:
+        return x + offset
+
+    assert load(table.register(add))(5) == 6
+    offset = 2
+    assert load(table.register(add))(5) == 7
+
+
+def test_a_closure_variable_deleted_meanwhile_is_a_change(by_value: Table) -> None:
+    table, _ = by_value
+    offset = 1
+
+    def add(x: int) -> int:
+        return x + offset
+
+    first = table.register(add)
+    del offset
+    assert table.register(add) is not first
+
+
+def test_a_closure_variable_assigned_later_is_seen(by_value: Table) -> None:
+    table, _ = by_value
+
+    def add(x: int) -> int:
+        return x + offset
+
+    table.register(add)
+    offset = 3
+    assert load(table.register(add))(5) == 8
+
+
+def test_what_may_change_unseen_is_pickled_every_time(by_value: Table) -> None:
+    table, serializer = by_value
+    first = table.register(scale_by_settings)
+    settings["factor"] = 3
+    try:
+        assert table.register(scale_by_settings) is not first
+    finally:
+        settings["factor"] = 2
+    assert table.register(scale_by_settings) is first, "the same pickle is the same function"
+    assert serializer.dumps == 3
+
+
+@pytest.mark.parametrize(
+    "fn", [functools.partial(pow, 2), "x".join, [1].count, Batch.__call__.__get__(object())]
+)
+def test_what_carries_an_object_is_pickled_every_time(by_name: Table, fn: Any) -> None:
+    assert watch_function(fn, lambda module: False) is None
+
+
+def test_what_travels_by_its_name_is_not_watched(
+    by_name: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, _ = by_name
+    first = table.register(scale)
+    monkeypatch.setattr(f"{__name__}.factor", 3)
+    assert table.register(scale) is first
+    assert load(first) is scale
+
+
+def test_a_name_that_means_another_function_by_now_travels_by_value(
+    by_name: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, _ = by_name
+    old = scale
+    monkeypatch.setattr(f"{__name__}.scale", len)
+    assert load(table.register(old))(5) == 10
+
+
+def test_equal_pickles_are_one_function(by_value: Table) -> None:
+    table, _ = by_value
+    first = table.register(functools.partial(pow, 2))
+    assert table.register(functools.partial(pow, 2)) is first
+    assert table.register(functools.partial(pow, 3)) is not first
+
+
+def test_a_function_whose_address_is_used_again_is_not_mistaken(by_value: Table) -> None:
+    table, _ = by_value
+    values = [load(table.register(eval(f"lambda: {number}")))() for number in range(50)]
+    assert values == list(range(50))
+
+
+def test_a_program_that_makes_lambdas_does_not_grow(
+    by_value: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("manyhands.core.functions._KEPT", 4)
+    table, serializer = by_value
+    functions = [eval(f"lambda: {number}") for number in range(10)]
+    for fn in functions:
+        table.register(fn)
+    assert len(table._known) == len(table._by_payload) == 4
+    table.register(functions[-1])
+    assert serializer.dumps == 10
+    table.register(functions[0])
+    assert serializer.dumps == 11
+
+
+def test_a_function_that_cannot_travel_is_named(by_value: Table) -> None:
+    lock = threading.Lock()
+    with pytest.raises(UnpicklableError, match="variable 'lock' that the function .*<lambda>"):
+        by_value[0].register(lambda: lock)
+
+
+@pytest.mark.parametrize("value", [None, 3, "print"])
+def test_what_cannot_be_called_is_refused(by_value: Table, value: Any) -> None:
+    with pytest.raises(NotCallableError, match=type(value).__name__):
+        by_value[0].register(value)
+    with pytest.raises(TypeError):
+        check_callable(value)
+
+
+def test_a_calls_result_in_the_place_of_its_function_is_recognised() -> None:
+    with pytest.raises(NotCallableError, match=r"without \(\)"):
+        check_callable(None)
+
+
+class Callable:
+    def __call__(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("fn", "name"),
+    [
+        (len, "len"),
+        (scale, "scale"),
+        (Callable, "Callable"),
+        (Callable(), "Callable"),
+        (functools.partial(scale, 1), "partial(scale)"),
+        (functools.partial(functools.partial(Callable()), 1), "partial(Callable)"),
+        (Callable().__call__, "Callable.__call__"),
+    ],
+)
+def test_names(fn: Any, name: str) -> None:
+    assert name_callable(fn) == name
+
+
+def make_function() -> Function:
+    return Function(1, "f", b"")
+
+
+def test_the_duration_starts_with_the_first_measurement() -> None:
+    function = make_function()
+    assert function.seconds is None
+    function.observe(0.5, 1)
+    assert function.seconds == 0.5
+
+
+def test_one_slow_first_call_does_not_count_for_long() -> None:
+    function = make_function()
+    function.observe(1.0, 1)
+    for _ in range(15):
+        function.observe(1e-4, 1)
+    assert function.seconds is not None
+    assert function.seconds < 4e-4
+
+
+def test_many_calls_weigh_more_than_one() -> None:
+    one, many = make_function(), make_function()
+    for function, calls in ((one, 1), (many, 100)):
+        function.observe(1.0, 1)
+        function.observe(2.0, calls)
+    assert one.seconds == pytest.approx(1.1)
+    assert many.seconds == pytest.approx(1.5)
