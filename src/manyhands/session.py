@@ -90,7 +90,7 @@ class Session:
             raise InvalidArgumentError(
                 f"start_method={start_method!r}: it is 'fork' or 'spawn', or left out"
             )
-        name = engine if engine is not None else os.environ.get(ENGINE_VARIABLE) or _choose_engine()
+        name = engine if engine is not None else _choose_engine()
         if not isinstance(name, str):
             raise InvalidArgumentError(
                 f"engine={engine!r}: it is a name such as 'local', or left out"
@@ -295,11 +295,17 @@ class Session:
         on_error: str = "raise",
         retries: int = 0,
         retry_on: tuple[type[BaseException], ...] | type[BaseException] = Exception,
+        **unknown: object,
     ) -> MapRun:
         """A map that has checked its arguments and not begun."""
         from manyhands.core.mapping import MapRun
 
         self._check_open()
+        if unknown:
+            raise TypeError(
+                f"a map has no option {', '.join(unknown)}; it has batch, progress, on_error, retries and retry_on. "
+                f"The number of workers is the session's: Session(workers=...)"
+            )
         check_callable(fn)
         for value in inputs:
             if not hasattr(value, "__iter__") and not hasattr(value, "__getitem__"):
@@ -351,8 +357,8 @@ class Session:
         withdrawn = waiting | self._engine.cancel(keys - waiting, kill=kill)
         for key in withdrawn:
             self._end(key, None, None, None)
-            if self._lifecycle:
-                self._carry_out(self._lifecycle.cancel, key)
+            if self._inputs or self._lifecycle:
+                self._carry_out(self._get_lifecycle().cancel, key)
 
     def is_call_running(self, future: Future[Any]) -> bool:
         """Whether a worker is at the call of `future` right now."""
@@ -377,10 +383,10 @@ class Session:
         with self._lock:
             self._calls += len(results)
         self._make_future.settle_all(self._futures, results, self._engine.load)
-        if self._lifecycle:
+        if self._inputs or self._lifecycle:
             for key, _ in results:
                 self._kept.pop(key, None)
-                self._carry_out(self._lifecycle.succeed, key)
+                self._carry_out(self._get_lifecycle().succeed, key)
 
     def take_error(self, key: int, error: BaseException) -> None:
         """A call failed; see `manyhands.core.engine.Sink`."""
@@ -441,7 +447,7 @@ class Session:
         self._inputs.pop(key, None)
 
     def _perform(self, effects: list[Effect], errors: dict[int, BaseException]) -> None:
-        from manyhands.core.lifecycle import Submit
+        from manyhands.core.lifecycle import Fail, Submit
 
         for effect in effects:
             if isinstance(effect, Submit):
@@ -459,6 +465,9 @@ class Session:
                 )
                 if error is not None:
                     self._end(effect.key, None, error, None)
+        for effect in effects:
+            if isinstance(effect, Fail):
+                self._inputs.pop(effect.key, None)
 
     def _blame(self, key: int, cause: int) -> DependencyError:
         """The error of a call whose input failed."""
@@ -669,8 +678,11 @@ def _check_workers(workers: int | None, engine: str) -> int:
 
 
 def _choose_engine() -> str:
-    """A call that uses the package inside a worker must not start workers of its own: the cores are taken."""
-    return "inline" if place.in_worker else "local"
+    """The engine of a session that names none.
+
+    A call that uses the package inside a worker must not start workers of its own: the cores are taken.
+    """
+    return "inline" if place.in_worker else os.environ.get(ENGINE_VARIABLE) or "local"
 
 
 def _collect(run: MapRun) -> list[Any]:

@@ -43,8 +43,9 @@ def submit(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
     fn
         Any callable.
     *args, **kwargs
-        Its arguments, as they are now. A future among them, also inside lists, tuples and dicts, stands for its
-        result: the call waits for it, and fails with `DependencyError` where it failed.
+        Its arguments, as they are now; those of a call that waits for inputs, as they are when the inputs are
+        there. A future among them, also inside lists, tuples and dicts, stands for its result: the call waits for
+        it, and fails with `DependencyError` where it failed.
 
     Returns
     -------

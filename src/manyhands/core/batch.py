@@ -81,7 +81,9 @@ class Batch:
         while (start := len(values)) < total:
             stop = min(start + size, total)
             try:
-                extend(islice(results, stop - start))  # one by one: what was done before an error is kept
+                extend(
+                    islice(results, stop - start)
+                )  # one by one: what was done before an error is kept
                 if len(values) < stop:
                     raise RuntimeError("the function raised StopIteration")
             except Exception as error:

@@ -69,13 +69,15 @@ class BatchSizer:
         """
         if self._fixed is not None:
             return self._fixed
-        each = self.seconds_per_item
-        if each is None:
+        if self.seconds_per_item is None:
             return 1
-        size = min(
-            self._largest * GROWTH,
-            int(TARGET_SECONDS / each) if each > 0 else self._largest * GROWTH,
-        )
+        size = min(self._largest * GROWTH, self._count_items(TARGET_SECONDS))
         if remaining is not None:
-            size = min(size, max(remaining // (self._workers * _SPLIT), int(_LEAST_SECONDS / each) if each > 0 else size))
-        return max(1, size)
+            share = remaining // (self._workers * _SPLIT)
+            size = min(size, max(share, self._count_items(_LEAST_SECONDS)))
+        return max(1, int(size))
+
+    def _count_items(self, seconds: float) -> float:
+        """Items that take so long by the estimate."""
+        each = self.seconds_per_item
+        return seconds / each if each else float("inf")

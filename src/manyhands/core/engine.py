@@ -49,7 +49,7 @@ class Engine(Protocol):
     def submit(self, call: Call) -> None:
         """Take one call whose arguments are there; return at once.
 
-        What the caller may change later (arguments, globals of the function) counts as it is now.
+        What the caller may change later (arguments, globals of the function) counts as it is at this moment.
 
         Raises
         ------

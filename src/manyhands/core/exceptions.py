@@ -58,7 +58,13 @@ def _pack_one(error: BaseException) -> tuple[Any, ...]:
     """The first way to send `error` that arrives: whole, piece by piece, or as a stand-in."""
     try:
         whole = dump_result(error)
-        if type(loads(whole)) is type(error):
+        rebuilt = loads(whole)
+        # An __init__ that makes a message of its arguments makes another one of its own args.
+        if (
+            type(rebuilt) is type(error)
+            and rebuilt.args == error.args
+            and str(rebuilt) == str(error)
+        ):
             return ("whole", whole)
     except Exception:
         pass  # a class whose __init__ does not take its own args, or a value inside that does not pickle

@@ -137,34 +137,43 @@ def name_callable(fn: object) -> str:
 class _Watch:
     """What a function's pickle was made from: the same objects now mean the same pickle."""
 
-    __slots__ = ("_attributes", "_cells", "_globals")
+    __slots__ = ("_cells", "_functions", "_names")
 
     def __init__(self) -> None:
-        self._attributes: list[tuple[FunctionType, CodeType, Any, Any]] = []
-        self._globals: list[tuple[dict[str, Any], str, Any]] = []
+        self._functions: list[tuple[FunctionType, CodeType, Any, Any, int]] = []
+        self._names: list[
+            tuple[dict[str, Any], str, Any]
+        ] = []  # globals, and functions' attributes
         self._cells: list[tuple[Any, Any]] = []
 
     def is_unchanged(self) -> bool:
-        for fn, code, defaults, kwdefaults in self._attributes:
+        for fn, code, defaults, kwdefaults, attributes in self._functions:
             if (
                 fn.__code__ is not code
                 or fn.__defaults__ is not defaults
                 or fn.__kwdefaults__ is not kwdefaults
+                or len(fn.__dict__) != attributes
             ):
                 return False
-        for namespace, name, value in self._globals:
+        for namespace, name, value in self._names:
             if namespace.get(name, _MISSING) is not value:
                 return False
-        for cell, value in self._cells:  # noqa: SIM110 - `all` costs a generator for every submission
-            if cell.cell_contents is not value:
-                return False
+        try:
+            for cell, value in self._cells:
+                if cell.cell_contents is not value:
+                    return False
+        except ValueError:  # a variable that was deleted
+            return False
         return True
 
     def add(self, fn: FunctionType, by_value: Callable[[str], bool]) -> bool:
         """Take in all that `fn` is made from; False where something of it may change unseen."""
-        if any(entry[0] is fn for entry in self._attributes):
+        if any(entry[0] is fn for entry in self._functions):
             return True
-        self._attributes.append((fn, fn.__code__, fn.__defaults__, fn.__kwdefaults__))
+        self._functions.append(
+            (fn, fn.__code__, fn.__defaults__, fn.__kwdefaults__, len(fn.__dict__))
+        )
+        self._names += [(fn.__dict__, name, value) for name, value in fn.__dict__.items()]
         values = [
             *(fn.__defaults__ or ()),
             *(fn.__kwdefaults__ or {}).values(),
@@ -172,7 +181,7 @@ class _Watch:
         ]
         for name in _iterate_names(fn.__code__):
             value = fn.__globals__.get(name, _MISSING)
-            self._globals.append((fn.__globals__, name, value))
+            self._names.append((fn.__globals__, name, value))
             if value is not _MISSING:
                 values.append(value)
         for cell in fn.__closure__ or ():

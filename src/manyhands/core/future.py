@@ -354,7 +354,9 @@ class Future(_StandardFuture[R]):
                 f"{self!r} has no result after {timeout} s; it goes on, so ask again, or cancel it"
             )
         if self.cancelled():
-            raise CancelledError(f"{self!r} was cancelled before it started")
+            raise CancelledError(
+                f"{self!r} was withdrawn, or had not ended when its session closed"
+            )
 
     def _call_all_back(self, listeners: _Listeners) -> None:
         callbacks, listeners.callbacks = listeners.callbacks, []

@@ -210,14 +210,18 @@ class MapRun:
 
     def _recover(self, part: _Part, error: BaseException) -> list[tuple[int, list[Any]]]:
         """A batch failed as a whole: its worker died, or its results do not travel. Find the item."""
-        if part.size > 1 and not isinstance(error, WorkerStartError):
-            self._waiting += [part.cut(i, i + 1) for i in reversed(range(part.size))]
+        if isinstance(error, WorkerStartError):  # nothing will run any more
+            values = [self._raise_or_keep(part.start + place, error) for place in range(part.size)]
+        elif part.size > 1:
+            self._waiting += [part.cut(place, place + 1) for place in reversed(range(part.size))]
             return []
-        if self._is_tried_again(part.attempts, error):
+        elif self._is_tried_again(part.attempts, error):
             self._waiting.append(part.cut(0, 1, part.attempts + 1))
             return []
-        self._count(1, 1)
-        return [(part.start, [self._raise_or_keep(part.start, error)])]
+        else:
+            values = [self._raise_or_keep(part.start, error)]
+        self._count(len(values), len(values))
+        return [(part.start, values)]
 
     def _settle(
         self, part: _Part, values: list[Any], failures: list[tuple[int, bytes]]

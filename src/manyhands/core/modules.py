@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import time
-from types import CodeType, FunctionType
+from types import CodeType, FunctionType, ModuleType
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import ast
     from collections.abc import Iterator
-    from types import ModuleType
     from typing import Any
 
 _MTIME_SLACK = 2.0
@@ -61,23 +61,47 @@ class ModuleSurvey:
         return self._is_changed(module, origin)
 
     def _is_changed(self, module: ModuleType, origin: str) -> bool:
-        """Whether the file differs from what was imported; cheap for all that is older than this process."""
+        """Whether the file is another than the one that was imported."""
         if not origin.endswith(".py"):
             return False
         try:
-            if os.stat(origin).st_mtime < self._process_start - _MTIME_SLACK:
-                return False
-            with open(origin, "rb") as file:
-                on_disk = compile(file.read(), origin, "exec", dont_inherit=True)
-        except (OSError, SyntaxError, ValueError):
+            status = os.stat(origin)
+        except OSError:
             return True
-        codes = {code.co_qualname: code for code in _iterate_codes(on_disk)}
-        return any(
-            function.__code__ != codes.get(function.__code__.co_qualname)
-            for function in _iterate_functions(module)
-            if function.__code__.co_filename
-            == origin  # not what dataclass, namedtuple or exec made up
-        )
+        stamp = (status.st_mtime_ns, status.st_size)
+        spec, known = _stamps.get(module.__name__, (None, None))
+        if spec is not None and spec is module.__spec__:  # a reload makes another spec
+            return known != stamp
+        is_old = status.st_mtime < self._process_start - _MTIME_SLACK
+        is_changed = not is_old and _differs(module, origin)
+        _stamps[module.__name__] = (module.__spec__, None if is_changed else stamp)
+        return is_changed
+
+
+_stamps: dict[str, tuple[Any, tuple[int, int] | None]] = {}
+"""Per module, its spec and the stamp (time in ns, size) of the file that it was imported from; None where the file
+had changed before anybody looked."""
+
+
+def _differs(module: ModuleType, origin: str) -> bool:
+    """Whether the source now has other functions or constants than the module, which may be older."""
+    import ast
+
+    try:
+        with open(origin, "rb") as file:
+            source = file.read()
+        compiled = compile(source, origin, "exec", dont_inherit=True)
+        tree = ast.parse(source)
+    except (OSError, SyntaxError, ValueError):
+        return True
+    codes = {code.co_qualname: code for code in _iterate_codes(compiled)}
+    own = [code for code in _iterate_own_codes(module) if code.co_filename == origin]
+    if any(code != codes.get(code.co_qualname) for code in own):
+        return True
+    return any(
+        type(value) is not type(vars(owner).get(name)) or value != vars(owner)[name]
+        for owner, name, value in _iterate_constants(module, tree.body)
+    )
 
 
 def find_process_start() -> float:
@@ -137,14 +161,49 @@ def _iterate_codes(code: CodeType) -> Iterator[CodeType]:
             yield from _iterate_codes(constant)
 
 
-def _iterate_functions(module: ModuleType) -> Iterator[FunctionType]:
-    """The functions and methods that the module itself defines."""
-    for value in list(vars(module).values()):
-        if getattr(value, "__module__", None) != module.__name__:
+def _iterate_own_codes(owner: ModuleType | type) -> Iterator[CodeType]:
+    """The code of the functions, methods and properties that a module or class itself defines."""
+    home = owner.__name__ if isinstance(owner, ModuleType) else owner.__module__
+    for member in list(vars(owner).values()):
+        if getattr(member, "__module__", home) != home:
             continue
-        if isinstance(value, type):
-            yield from (
-                member for member in vars(value).values() if isinstance(member, FunctionType)
-            )
-        elif isinstance(value, FunctionType):
-            yield value
+        if isinstance(member, type) and member is not owner:
+            yield from _iterate_own_codes(member)
+        for function in _unwrap(member):
+            yield function.__code__
+
+
+def _unwrap(member: Any) -> Iterator[FunctionType]:
+    """The functions behind a function, a method or a property, and behind decorators that say what they wrap."""
+    if isinstance(member, property):
+        candidates = [member.fget, member.fset, member.fdel]
+    else:
+        candidates = [getattr(member, "__func__", member)]
+    for candidate in candidates:
+        found: Any = candidate
+        while found is not None:
+            if isinstance(found, FunctionType):
+                yield found
+            found = getattr(found, "__wrapped__", None)
+
+
+def _iterate_constants(
+    owner: ModuleType | type, body: list[ast.stmt]
+) -> Iterator[tuple[ModuleType | type, str, Any]]:
+    """Names that the source gives a literal value, once, in a module and in its classes; each with its owner."""
+    import ast
+
+    values: dict[str, list[Any]] = {}
+    for node in body:
+        if isinstance(node, ast.ClassDef) and isinstance(vars(owner).get(node.name), type):
+            yield from _iterate_constants(vars(owner)[node.name], node.body)
+        if not isinstance(node, (ast.Assign, ast.AnnAssign)) or node.value is None:
+            continue
+        try:
+            value = ast.literal_eval(node.value)
+        except ValueError:
+            continue
+        for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+            if isinstance(target, ast.Name) and not target.id.startswith("__"):
+                values.setdefault(target.id, []).append(value)
+    yield from ((owner, name, found[0]) for name, found in values.items() if len(found) == 1)

@@ -12,6 +12,14 @@ from _pickle import dumps as plain_dumps
 from io import BytesIO
 from types import FunctionType, ModuleType
 
+from manyhands.core.namespaces import (
+    CACHED,
+    Identities,
+    Namespace,
+    Values,
+    rebuild_cached,
+    set_class_once,
+)
 from manyhands.errors import UnpicklableError
 
 TYPE_CHECKING = False
@@ -39,7 +47,8 @@ class _ReferencePickler(Pickler):
         self._by_value = by_value
 
     def reducer_override(self, obj: object) -> Any:
-        if isinstance(obj, (type, FunctionType)) or hasattr(type(obj), "__wrapped__"):
+        kind = type(obj)
+        if isinstance(obj, (type, FunctionType)) or kind is CACHED or hasattr(kind, "__wrapped__"):
             module = getattr(obj, "__module__", None)
             if isinstance(module, str) and self._by_value(module):
                 raise _ByValueNeededError
@@ -63,6 +72,7 @@ class Serializer:
 
     def __init__(self, by_value: Callable[[str], bool]) -> None:
         self._by_value = by_value
+        self._identities = Identities(self._dump)
 
     def dump_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
         """One call's arguments as bytes for `load_arguments`.
@@ -108,7 +118,7 @@ class Serializer:
         buffer = BytesIO()
         registered: list[ModuleType] = []
         try:
-            _make_value_pickler(buffer, self._by_value, registered).dump(value)
+            _make_value_pickler(buffer, self._by_value, registered, self._identities).dump(value)
         finally:
             # Other libraries of this process that use cloudpickle must not notice.
             for module in registered:
@@ -117,14 +127,28 @@ class Serializer:
 
 
 def _make_value_pickler(
-    buffer: BytesIO, by_value: Callable[[str], bool], registered: list[ModuleType]
+    buffer: BytesIO,
+    by_value: Callable[[str], bool],
+    registered: list[ModuleType],
+    identities: Identities,
 ) -> Pickler:
     """A cloudpickle pickler that enters modules into cloudpickle's register as it meets them."""
     import cloudpickle
 
     class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
-        def reducer_override(self, obj: object) -> Any:
-            if isinstance(obj, (type, FunctionType)) or hasattr(type(obj), "__wrapped__"):
+        def reducer_override(self, obj: Any) -> Any:
+            if isinstance(obj, FunctionType):
+                self.enter(obj.__module__)
+                space = obj.__globals__
+                key = f"{space.get('__name__')}:{id(space)}"
+                self.globals_ref.setdefault(id(space), Namespace(key))
+                return share_globals(super().reducer_override(obj), key)
+            if isinstance(obj, type):
+                self.enter(obj.__module__)
+                return fill_once(super().reducer_override(obj))
+            if type(obj) is CACHED and by_value(obj.__module__):
+                return rebuild_cached, (obj.__wrapped__, obj.cache_parameters())
+            if hasattr(type(obj), "__wrapped__"):
                 self.enter(getattr(obj, "__module__", None))
             return super().reducer_override(obj)
 
@@ -132,12 +156,23 @@ def _make_value_pickler(
             if name == "__main__" or not isinstance(name, str) or not by_value(name):
                 return
             module = sys.modules.get(name)
-            if (
-                isinstance(module, ModuleType)
-                and name not in cloudpickle.list_registry_pickle_by_value()
-            ):
+            known = cloudpickle.list_registry_pickle_by_value()
+            if isinstance(module, ModuleType) and name not in known:
                 cloudpickle.register_pickle_by_value(module)
                 registered.append(module)
+
+    def share_globals(reduced: Any, key: str) -> Any:
+        """Have the worker select the globals; what cloudpickle made ends in its `_function_setstate`."""
+        if isinstance(reduced, tuple) and len(reduced) == 6:
+            slots = reduced[2][1]
+            slots["__globals__"] = Values(key, slots["__globals__"], identities)
+        return reduced
+
+    def fill_once(reduced: Any) -> Any:
+        if isinstance(reduced, tuple) and len(reduced) == 6:
+            make, args, state, items, pairs, fill = reduced
+            return make, args, (fill, state), items, pairs, set_class_once
+        return reduced
 
     pickler: Pickler = ValuePickler(buffer, protocol=PROTOCOL)
     return pickler
@@ -235,7 +270,10 @@ def _iterate_parts(place: str, value: Any) -> Iterator[tuple[str, Any]]:
     elif isinstance(value, FunctionType):
         names = value.__code__.co_freevars
         for name, cell in zip(names, value.__closure__ or (), strict=False):
-            yield f"variable {name!r} that {place} closes over", cell.cell_contents
+            try:
+                yield f"variable {name!r} that {place} closes over", cell.cell_contents
+            except ValueError:  # not assigned yet
+                continue
         for name in value.__code__.co_names:
             if name in value.__globals__:
                 yield f"global {name!r} that {place} uses", value.__globals__[name]

@@ -31,8 +31,7 @@ class ThreadsEngine:
         self._stats = EngineStats()
         self._begin = monotonic()
         self._queue: deque[Call] = deque()
-        self._change = threading.Condition(threading.Lock())
-        self._progress = threading.Condition(threading.Lock())
+        self._change = threading.Condition(threading.Lock())  # of the queue, or of what has ended
         self._running: set[int] = set()
         self._is_closed = False
         self._broken: WorkerStartError | None = None
@@ -48,7 +47,7 @@ class ThreadsEngine:
             if self._broken is not None:
                 raise self._broken
             self._queue.append(call)
-            self._change.notify()
+            self._change.notify_all()
 
     def load(self, value: Any) -> tuple[Any, BaseException | None]:
         return value, None
@@ -64,8 +63,20 @@ class ThreadsEngine:
         return key in self._running
 
     def wait_until(self, is_done: Callable[[], bool], timeout: float | None) -> bool:
-        with self._progress:
-            return self._progress.wait_for(is_done, timeout)
+        deadline = None if timeout is None else monotonic() + timeout
+        helps = threading.current_thread() in self._threads
+        while not is_done():
+            with self._change:
+                left = None if deadline is None else deadline - monotonic()
+                if is_done() or (left is not None and left <= 0):
+                    break
+                if not (helps and self._queue):
+                    self._change.wait(left)
+                    continue
+                call = self._take()
+            # A worker that waits for other calls runs them, or all workers might wait for what nobody runs.
+            self._run(call)
+        return is_done()
 
     def attend(self) -> None:
         """Threads deliver by themselves."""
@@ -92,14 +103,28 @@ class ThreadsEngine:
                     self._change.wait()
                 if self._is_closed:
                     return
-                call = self._queue.popleft()
-                self._running.add(call.key)
-            begin = perf_counter()
-            value, error = attempt(call)
-            seconds = perf_counter() - begin
-            self._running.discard(call.key)
-            self._deliver(call.key, value, error, seconds)
-            del call, value, error
+                call = self._take()
+            self._run(call)
+            del call
+
+    def _take(self) -> Call:
+        """The next call; whoever calls this holds the condition."""
+        call = self._queue.popleft()
+        self._running.add(call.key)
+        return call
+
+    def _run(self, call: Call) -> None:
+        begin = perf_counter()
+        value, error = attempt(call)
+        seconds = perf_counter() - begin
+        self._running.discard(call.key)
+        if error is None:
+            self._sink.take_results([(call.key, value)])
+        else:
+            self._sink.take_error(call.key, error)
+        with self._change:
+            self._stats.computing += seconds
+            self._change.notify_all()
 
     def _initialize(self) -> bool:
         config = self._config
@@ -117,15 +142,6 @@ class ThreadsEngine:
             self._stats.starting = monotonic() - self._begin
         return True
 
-    def _deliver(self, key: int, value: Any, error: BaseException | None, seconds: float) -> None:
-        if error is None:
-            self._sink.take_results([(key, value)])
-        else:
-            self._sink.take_error(key, error)
-        with self._progress:
-            self._stats.computing += seconds
-            self._progress.notify_all()
-
     def _break(self, error: WorkerStartError) -> None:
         with self._change:
             self._broken = error
@@ -134,5 +150,5 @@ class ThreadsEngine:
         for call in calls:
             self._sink.take_error(call.key, error)
         self._sink.take_breakdown(error)
-        with self._progress:
-            self._progress.notify_all()
+        with self._change:
+            self._change.notify_all()

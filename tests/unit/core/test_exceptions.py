@@ -1,7 +1,7 @@
 """A user's exception on its way home."""
 
 import threading
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from hypothesis import given
@@ -43,7 +43,7 @@ class Unreducible(Exception):
 
 
 class WithNew(Exception):
-    def __new__(cls, *args: object) -> "WithNew":
+    def __new__(cls, *args: object) -> Self:
         if len(args) != 2:
             raise TypeError("two of them")
         return super().__new__(cls, *args)

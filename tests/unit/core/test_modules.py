@@ -22,7 +22,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-SOURCE = '''\
+SOURCE = """\
 import functools
 
 FACTOR = 2
@@ -58,7 +58,7 @@ class Thing:
     class Inner:
         def deep(self):
             return 60
-'''
+"""
 
 
 def load(folder: Path, source: str = SOURCE) -> ModuleType:
@@ -191,9 +191,7 @@ def test_a_submodule_of_a_package_that_is_not_found_travels_by_value(
     assert ModuleSurvey().travels_by_value("made_package.leaf")
 
 
-def test_a_finder_that_fails_is_passed_over(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_finder_that_fails_is_passed_over(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Failing:
         def find_spec(self, *args: object) -> None:
             raise RuntimeError("not me")

@@ -225,14 +225,12 @@ class Driver:
     def _drive(self, is_done: Callable[[], bool], deadline: float | None) -> bool:
         self._is_active = True
         while not is_done():
-            left = None
-            if deadline is not None:
-                left = deadline - monotonic()
-                if left <= 0:
-                    return False
             if self._is_closed:
                 return is_done()
+            left = None if deadline is None else max(0.0, deadline - monotonic())
             self._step(left)
+            if left == 0:  # at least one look, also for those who come without time
+                return is_done()
         return True
 
     def _step(self, timeout: float | None) -> None:

@@ -31,7 +31,8 @@ RECORD = 34  # (payload of a logging record)
 
 WORKER_FDS = ("socket", "life", "region", "stdout", "stderr")
 """What a worker is born with, in this order: its end of the channel; the reading end of a pipe whose closing
-kills it; the region of `REGION_SIZE` bytes; the pipes that it writes output to."""
+kills it; the region of `REGION_SIZE` bytes; the pipes that it writes output to. Where there is an initializer, a
+segment with its pickle follows."""
 
 REGION_SIZE = 64 * 1024
 """Bytes that a worker shares with its parent so that the parent knows, after a crash, what was going on."""

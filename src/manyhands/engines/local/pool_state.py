@@ -26,6 +26,9 @@ MESSAGE_SECONDS = 0.0005
 MESSAGE_CALLS = 128
 """Calls in one message at most."""
 
+MESSAGE_BYTES = 96 * 1024
+"""Bytes of arguments in one message at most, but for a call that has more by itself."""
+
 OVERHEAD_SECONDS = 4e-6
 """What a worker spends on a call beside running it."""
 
@@ -124,12 +127,14 @@ class PoolState:
         queue, queued, inflight = self.queue, self._queued, worker.inflight
         chosen: list[Entry] = []
         seconds = 0.0
+        size = 0
         while len(chosen) < room and queue:
             entry = queue[0]
             if entry.function is not function:
                 function = entry.function
                 each = _estimate(entry)
-            if chosen and seconds + each > MESSAGE_SECONDS:
+            size += len(entry.payload)
+            if chosen and (seconds + each > MESSAGE_SECONDS or size > MESSAGE_BYTES):
                 break
             queue.popleft()
             key = entry.key

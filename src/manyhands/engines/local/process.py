@@ -11,7 +11,7 @@ from manyhands.engines.local import messages as m
 from manyhands.engines.local.channel import Channel, open_pair
 from manyhands.engines.local.cpus import limit_threads
 from manyhands.engines.local.launch import start_interpreter
-from manyhands.engines.local.shm import create_region
+from manyhands.engines.local.shm import create_region, create_segment
 from manyhands.errors import WorkerStartError
 
 TYPE_CHECKING = False
@@ -132,9 +132,11 @@ class WorkerProcess:
         stderr, stderr_end = os.pipe()
         self.stdout = LineReader(stdout)
         self.stderr = LineReader(stderr, keep=STDERR_LINES)
-        fds = (theirs.fileno(), life, region_fd, stdout_end, stderr_end)
+        fds: tuple[int, ...] = (theirs.fileno(), life, region_fd, stdout_end, stderr_end)
+        if settings["initializer"] is not None:  # its arguments may be of any size
+            fds = (*fds, create_segment(settings["initializer"]))
         try:
-            template.send((m.START, number, settings), fds)
+            template.send((m.START, number, settings | {"initializer": None}), fds)
         except OSError:
             self.close()
             raise

@@ -8,6 +8,8 @@ from __future__ import annotations
 import mmap
 import os
 
+_COPIED_BYTES = 1024 * 1024
+
 
 def create_segment(payload: bytes) -> int:
     """A descriptor of fresh shared memory that holds `payload`. The caller owns the descriptor."""
@@ -22,9 +24,16 @@ def create_segment(payload: bytes) -> int:
     return fd
 
 
-def read_segment(fd: int) -> mmap.mmap:
-    """The whole content of the segment behind `fd`, mapped for reading. Closes the descriptor."""
+def read_segment(fd: int) -> bytes | mmap.mmap:
+    """The whole content of the segment behind `fd`. Closes the descriptor.
+
+    Below a megabyte a copy into memory that is in use already is quicker than a mapping, whose every page has to
+    be entered and taken out again.
+    """
     try:
+        size = os.fstat(fd).st_size
+        if size <= _COPIED_BYTES:
+            return os.pread(fd, size, 0)
         return mmap.mmap(fd, 0, prot=mmap.PROT_READ)
     finally:
         os.close(fd)

@@ -20,6 +20,7 @@ from manyhands.engines.local import messages as m
 from manyhands.engines.local import stdio, worker
 from manyhands.engines.local.channel import Channel
 from manyhands.engines.local.launch import PARENT_FD, start_interpreter
+from manyhands.engines.local.shm import read_segment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,8 +73,10 @@ def run_worker(fds: tuple[int, ...], settings: dict[str, Any]) -> None:
     """Be a worker until the parent needs it no more; does not return."""
     code = 1
     try:
-        sock, life, region, stdout, stderr = fds
+        sock, life, region, stdout, stderr, *initializer = fds
         stdio.redirect(stdout, stderr)
+        if initializer:
+            settings = settings | {"initializer": read_segment(initializer[0])}
         worker.serve(Channel(_socket.socket(fileno=sock)), life, region, settings)
         code = 0
     except BrokenPipeError:

@@ -191,6 +191,7 @@ def the_standard_wait_takes_our_futures(open_session: OpenSession) -> None:
     with open_session(workers=2) as session:
         naps = [session.submit(work.nap, 0.01) for _ in range(6)]
         check_equal(concurrent.futures.wait(naps, timeout=LIMIT), (set(naps), set()))
+        futures: list[concurrent.futures.Future[int]]
         futures = [session.submit(work.square, x) for x in range(50)]
         found = {f.result() for f in concurrent.futures.as_completed(futures, timeout=LIMIT)}
         check_equal(found, {x * x for x in range(50)})

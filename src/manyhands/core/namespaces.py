@@ -1,0 +1,107 @@
+"""Globals of code that travels by value: in a worker, the functions of one module share one namespace.
+
+cloudpickle gives every pickle a namespace of its own. An initializer that sets a global would then set it for
+nobody else. Here the functions of a module (or of another dictionary of globals) meet in one dictionary per worker,
+and a value that comes again, as it came before, leaves alone what the worker has made of it meanwhile.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from itertools import count
+from types import FunctionType, ModuleType
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+CACHED = type(lru_cache(lambda: None))
+"""The type of what `functools.cache` and `lru_cache` make."""
+
+_UNCHANGING = (FunctionType, type, ModuleType, CACHED)
+
+
+class Identities:
+    """Tells values apart: the same token twice means the same value, unchanged.
+
+    Parameters
+    ----------
+    dump
+        Pickles a value.
+    """
+
+    def __init__(self, dump: Callable[[Any], bytes]) -> None:
+        self._dump = dump
+        self._known: dict[int, tuple[object, int]] = {}
+        self._numbers = count()
+
+    def identify(self, value: object) -> object:
+        """A token that pickles: a number for what does not change in place, else the pickle's length and hash."""
+        if not isinstance(value, _UNCHANGING):
+            try:
+                payload = self._dump(value)
+            except Exception:  # pickling the function will say what is wrong
+                return next(self._numbers)
+            return len(payload), hash(payload)
+        known = self._known.get(id(value))
+        if known is None or known[0] is not value:
+            known = self._known[id(value)] = (value, next(self._numbers))
+        return known[1]
+
+
+class Namespace(dict[str, object]):
+    """Stands in a pickle for the dictionary of globals `key`, which is filled by `Values`."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__()
+        self.key = key
+
+    def __reduce__(self) -> Any:
+        return enter_namespace, (self.key, dict(self))
+
+
+class Values(dict[str, object]):
+    """Stands in a pickle for values of globals, of which a worker takes those that are new to it."""
+
+    def __init__(self, key: str, values: dict[str, object], identities: Identities) -> None:
+        super().__init__(values)
+        self.key = key
+        self.tokens = {name: identities.identify(value) for name, value in values.items()}
+
+    def __reduce__(self) -> Any:
+        return select_new, (self.key, dict(self), self.tokens)
+
+
+_namespaces: dict[str, dict[str, object]] = {}
+_tokens: dict[str, dict[str, object]] = {}
+
+
+def enter_namespace(key: str, attributes: dict[str, object]) -> dict[str, object]:
+    """In a worker: the dictionary of globals `key`, made with `attributes` at the first use."""
+    return _namespaces.setdefault(key, attributes)
+
+
+def select_new(key: str, values: dict[str, object], tokens: dict[str, object]) -> dict[str, object]:
+    """In a worker: those of `values` that did not come before as they come now."""
+    known = _tokens.setdefault(key, {})
+    new = {name: value for name, value in values.items() if known.get(name, known) != tokens[name]}
+    known.update(tokens)
+    return new
+
+
+_made: set[type] = set()
+
+
+def set_class_once(cls: type, state: tuple[Callable[[type, Any], object], Any]) -> type:
+    """In a worker: fill a class that came by value, unless it came before."""
+    fill, content = state
+    if cls not in _made:
+        _made.add(cls)
+        fill(cls, content)
+    return cls
+
+
+def rebuild_cached(function: Callable[..., Any], parameters: dict[str, Any]) -> object:
+    """A function with a cache of its own, as `functools.lru_cache` makes it."""
+    return lru_cache(**parameters)(function)

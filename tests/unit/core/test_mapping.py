@@ -1,0 +1,591 @@
+"""A map: cut into batches, kept in flight, put in order."""
+
+import itertools
+import pickle
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from manyhands.core.future import Future
+from manyhands.core.mapping import MapRun, _Source
+from manyhands.core.model import RetryPolicy
+from manyhands.errors import (
+    InvalidArgumentError,
+    NotCallableError,
+    WorkerDiedError,
+    WorkerStartError,
+)
+
+
+class FakeSession:
+    """Runs batches when somebody waits: in random order, some in part, some to their workers' death.
+
+    Parameters
+    ----------
+    rng
+        Decides on the order, and on which batches leave a rest.
+    workers
+        How many there are said to be.
+    deaths
+        For each item that kills its worker, how often it does.
+    leaves_rests
+        Whether batches that have no fixed size may do a part of their items only, as over their budget.
+    """
+
+    def __init__(
+        self,
+        rng: Random | None = None,
+        workers: int = 2,
+        *,
+        deaths: dict[Any, int] | None = None,
+        leaves_rests: bool = False,
+    ) -> None:
+        self.rng = rng or Random(0)
+        self.workers = workers
+        self.deaths = dict(deaths or {})
+        self.leaves_rests = leaves_rests
+        self.outstanding: list[tuple[Future[Any], Any, tuple[Any, ...]]] = []
+        self.keys = itertools.count(1)
+        self.batch_sizes: list[int] = []
+        self.most_outstanding = 0
+        self.items = 0
+        self.failed = 0
+        self.batches = 0
+        self.withdrawn: list[tuple[int, bool]] = []
+        self.choose: Callable[[], int] = lambda: self.rng.randrange(len(self.outstanding))
+
+    def start_call(
+        self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], policy: RetryPolicy
+    ) -> Future[Any]:
+        assert not kwargs and not policy.retries, "a map sees to its items' tries itself"
+        future: Future[Any] = Future(self, next(self.keys), "batch")  # type: ignore[arg-type]
+        self.outstanding.append((future, fn, args))
+        self.most_outstanding = max(self.most_outstanding, len(self.outstanding))
+        self.batch_sizes.append(min(map(len, args)))
+        return future
+
+    def wait_until(self, is_done: Callable[[], bool], timeout: float | None) -> bool:
+        assert timeout is None
+        while not is_done():
+            assert self.outstanding, "it waits for nothing"
+            future, batch, columns = self.outstanding.pop(self.choose())
+            self.end(future, batch, columns)
+        return True
+
+    def end(self, future: Future[Any], batch: Any, columns: tuple[Any, ...]) -> None:
+        killer = next((item for item in columns[0] if self.deaths.get(item, 0) > 0), None)
+        if killer is not None:
+            self.deaths[killer] -= 1
+            future.set_exception(WorkerDiedError(f"at {killer}"))
+            return
+        if self.leaves_rests and batch.budget is not None:
+            size = self.rng.randint(1, min(map(len, columns)))
+            columns = tuple(column[:size] for column in columns)
+        values, failures, _ = batch(*columns)
+        seconds = len(values) * self.rng.choice([1e-7, 1e-5, 1e-3])  # so that no clock has a say
+        payload = pickle.dumps((values, failures, seconds))
+        future.settle(payload, None, lambda payload: (pickle.loads(payload), None))
+
+    def cancel_calls(self, futures: Iterable[Future[Any]], *, kill: bool = False) -> None:
+        for future in list(futures):
+            self.withdrawn.append((future.key, kill))
+            future.withdraw()
+
+    def discount_batch(self, *, failed: bool) -> None:
+        self.batches += 1
+
+    def count_items(self, items: int, failed: int) -> None:
+        self.items += items
+        self.failed += failed
+
+    def is_call_running(self, future: Future[Any]) -> bool:
+        return False
+
+
+class FakeWatcher:
+    """Adds up what it is told."""
+
+    def __init__(self) -> None:
+        self.items = 0
+        self.failed = 0
+        self.closed = 0
+
+    def advance(self, items: int, failed: int) -> None:
+        self.items += items
+        self.failed += failed
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def collect(run: MapRun, *, ordered: bool = True) -> list[Any]:
+    return [value for part in run.iterate_parts(ordered=ordered) for value in part]
+
+
+def describe(value: Any) -> Any:
+    return (type(value), value.args) if isinstance(value, BaseException) else value
+
+
+rngs = st.integers(0, 2**32).map(Random)
+workers = st.integers(1, 5)
+sizes = st.none() | st.integers(1, 12)
+
+
+class Items:
+    """What each of the items 0 to `count` does.
+
+    Attributes
+    ----------
+    bad
+        Those that fail, and how often: a number, or infinity.
+    killers
+        Those that kill their worker, and how often.
+    """
+
+    def __init__(self, count: int, bad: dict[int, float], killers: dict[int, int]) -> None:
+        self.count = count
+        self.bad = bad
+        self.killers = killers
+        self.runs: Counter[int] = Counter()
+        self._left = dict(bad)
+
+    def run(self, x: int) -> int:
+        self.runs[x] += 1
+        if self._left.get(x, 0) > 0:
+            self._left[x] -= 1
+            raise ValueError(x)
+        return x * x
+
+
+@st.composite
+def item_sets(draw: st.DrawFn, *, deaths: bool = True) -> Items:
+    count = draw(st.integers(0, 60))
+    some = st.sets(st.integers(0, count), max_size=6)
+    times = st.sampled_from([1, 2, float("inf")])
+    bad = {item: draw(times) for item in sorted(draw(some))}
+    killers = dict.fromkeys(sorted(draw(some)), 10**9) if deaths else {}
+    return Items(count, bad, {k: v for k, v in killers.items() if k not in bad})
+
+
+# The input.
+
+
+@given(st.lists(st.integers()), st.data())
+def test_slices_of_the_input_are_its_items(items: list[int], data: st.DataObject) -> None:
+    kind = data.draw(st.sampled_from([list, tuple, iter, dict.fromkeys, range]))
+    plain = list(range(len(items))) if kind is range else list(kind(items))
+    source = _Source((kind(len(items)) if kind is range else kind(items),))
+    read: list[int] = []
+    while (part := source.take(data.draw(st.integers(1, 7)))) is not None:
+        assert part.start == len(read)
+        assert part.size == len(part.columns[0]) > 0
+        read += part.columns[0]
+        known = source.count_remaining()
+        assert known == (len(plain) - len(read) if kind in (list, tuple, range) else None)
+    assert read == plain
+    assert source.take(1) is None
+
+
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=4), st.data())
+def test_the_shortest_input_ends_the_map(lengths: list[int], data: st.DataObject) -> None:
+    kind = st.sampled_from([list, iter, tuple])
+    source = _Source(tuple(data.draw(kind)(range(length)) for length in lengths))
+    rows: list[tuple[int, ...]] = []
+    while (part := source.take(data.draw(st.integers(1, 7)))) is not None:
+        assert {len(column) for column in part.columns} == {part.size}
+        rows += zip(*part.columns, strict=True)
+    assert rows == list(zip(*[range(n) for n in lengths], strict=False))
+
+
+@given(st.integers(1, 40), st.data())
+def test_a_part_of_a_part_knows_its_place(size: int, data: st.DataObject) -> None:
+    part = _Source((range(100, 100 + size), [str(n) for n in range(size)])).take(size)
+    assert part is not None
+    begin = data.draw(st.integers(0, size - 1))
+    end = data.draw(st.integers(begin + 1, size))
+    cut = part.cut(begin, end, attempts=2)
+    assert (cut.start, cut.size, cut.attempts) == (begin, end - begin, 2)
+    assert list(cut.columns[0]) == list(range(100 + begin, 100 + end))
+    assert cut.columns[1] == [str(n) for n in range(begin, end)]
+
+
+def test_a_range_travels_as_a_range() -> None:
+    part = _Source((range(0, 10**9, 3),)).take(10**6)
+    assert part is not None
+    assert part.columns == [range(0, 3 * 10**6, 3)]
+
+
+def test_text_and_bytes_are_items_too() -> None:
+    source = _Source(("abc", b"abc", memoryview(b"abc")))
+    part = source.take(2)
+    assert part is not None
+    assert list(zip(*part.columns, strict=True)) == [("a", 97, 97), ("b", 98, 98)]
+
+
+class ArrayLike:
+    """Slices as NumPy's arrays do, and is no list."""
+
+    __array_interface__ = None
+
+    def __init__(self, values: list[int]) -> None:
+        self.values = values
+        self.shape = (len(values),)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, index: Any) -> Any:
+        return type(self)(self.values[index])
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.values)
+
+
+class SeriesLike(ArrayLike):
+    """As pandas' series: slices go by label, so only iteration gives the items in order."""
+
+    iloc = None
+
+
+def test_an_array_travels_as_slices() -> None:
+    source = _Source((ArrayLike([1, 2, 3]),))
+    assert source.count_remaining() == 3
+    part = source.take(2)
+    assert part is not None
+    assert isinstance(part.columns[0], ArrayLike)
+    assert part.columns[0].values == [1, 2]
+
+
+@pytest.mark.parametrize("value", [SeriesLike([1, 2, 3]), {1: "a", 2: "b"}, {1: 1, 2: 2}.keys()])
+def test_what_has_other_slices_is_iterated_over(value: Any) -> None:
+    part = _Source((value,)).take(2)
+    assert part is not None
+    assert part.columns == [[1, 2]]
+
+
+# The map.
+
+
+@settings(deadline=None)
+@given(
+    rngs,
+    workers,
+    sizes,
+    item_sets(),
+    ordered=st.booleans(),
+    leaves_rests=st.booleans(),
+    retries=st.integers(0, 3),
+)
+def test_a_map_is_the_plain_map(
+    rng: Random,
+    workers: int,
+    batch: int | None,
+    items: Items,
+    *,
+    ordered: bool,
+    leaves_rests: bool,
+    retries: int,
+) -> None:
+    session = FakeSession(rng, workers, deaths=items.killers, leaves_rests=leaves_rests)
+    watcher = FakeWatcher()
+    run = MapRun(
+        session,
+        items.run,
+        (range(items.count),),
+        batch=batch,
+        keep_going=True,
+        policy=RetryPolicy(retries),
+        watcher=watcher,
+    )
+    results = collect(run, ordered=ordered)
+
+    assert len(results) == items.count
+    surely_fail = {x for x, times in items.bad.items() if times == float("inf")} | {*items.killers}
+    may_fail = surely_fail | {x for x, times in items.bad.items() if times > retries}
+    by_item: dict[int, Any] = {}
+    for place, value in enumerate(results):
+        if isinstance(value, WorkerDiedError):
+            item = int(str(value).removeprefix("at "))
+        elif isinstance(value, ValueError):
+            (item,) = value.args
+        else:
+            item = place if ordered else round(value**0.5)
+            assert value == item * item
+        assert item not in by_item
+        by_item[item] = value
+        if ordered:
+            assert item == place
+    assert by_item.keys() == set(range(items.count))
+    failed = {item for item, value in by_item.items() if isinstance(value, BaseException)}
+    assert surely_fail & by_item.keys() <= failed <= may_fail
+    for item in items.killers.keys() & by_item.keys():
+        assert isinstance(by_item[item], WorkerDiedError)
+    for item in failed:
+        assert f"in item {item} of a map of Items.run" in by_item[item].__notes__
+    assert (session.items, session.failed) == (items.count, len(failed))
+    assert (watcher.items, watcher.failed, watcher.closed) == (items.count, len(failed), 1)
+    assert session.batches == len(session.batch_sizes)
+    assert not session.outstanding
+
+
+@settings(deadline=None)
+@given(
+    rngs,
+    workers,
+    sizes,
+    item_sets(deaths=False),
+    retries=st.integers(0, 3),
+    ordered=st.booleans(),
+)
+def test_an_item_is_tried_as_often_as_allowed(
+    rng: Random, workers: int, batch: int | None, items: Items, *, retries: int, ordered: bool
+) -> None:
+    session = FakeSession(rng, workers, leaves_rests=True)
+    run = MapRun(
+        session,
+        items.run,
+        (iter(range(items.count)),),
+        batch=batch,
+        keep_going=True,
+        policy=RetryPolicy(retries),
+    )
+    collect(run, ordered=ordered)
+    for item in range(items.count):
+        assert items.runs[item] == 1 + min(items.bad.get(item, 0), retries)
+
+
+@given(rngs, workers, sizes, item_sets(), st.booleans())
+def test_a_failure_is_raised_with_its_index(
+    rng: Random, workers: int, batch: int | None, items: Items, ordered: bool
+) -> None:
+    items.count = max(items.count, 1)
+    session = FakeSession(rng, workers, deaths=items.killers)
+    watcher = FakeWatcher()
+    run = MapRun(session, items.run, (range(items.count),), batch=batch, watcher=watcher)
+    fatal = {item for item in (*items.bad, *items.killers) if item < items.count}
+    if not fatal:
+        results = collect(run, ordered=ordered)
+        assert sorted(results) == [x * x for x in range(items.count)]
+    else:
+        with pytest.raises((ValueError, WorkerDiedError)) as caught:
+            collect(run, ordered=ordered)
+        error = caught.value
+        culprit = error.args[0] if isinstance(error, ValueError) else int(str(error)[3:])
+        assert culprit in fatal
+        assert error.__notes__[-1] == f"in item {culprit} of a map of Items.run"
+        assert all(future.done() for future, _, _ in session.outstanding), "not withdrawn"
+        assert session.failed == watcher.failed == 1
+    assert watcher.closed == 1
+
+
+def test_a_death_is_counted_once() -> None:
+    session = FakeSession(deaths={0: 1})
+    with pytest.raises(WorkerDiedError):
+        collect(MapRun(session, abs, ([0],)))
+    assert (session.items, session.failed) == (1, 1)
+
+
+@given(rngs, workers, st.integers(1, 12), st.integers(1, 3))
+def test_a_worker_that_dies_now_and_then_costs_nothing_with_retries(
+    rng: Random, workers: int, batch: int, retries: int
+) -> None:
+    deaths = {item: rng.randint(1, retries) for item in rng.sample(range(40), 5)}
+    session = FakeSession(rng, workers, deaths=deaths)
+    run = MapRun(session, abs, (range(-40, 0),), batch=batch, policy=RetryPolicy(retries))
+    session.deaths = {item - 40: times for item, times in deaths.items()}
+    assert collect(run) == list(range(40, 0, -1))
+
+
+def test_a_death_costs_the_others_of_a_batch_nothing() -> None:
+    session = FakeSession(deaths={3: 10**9})
+    results = collect(MapRun(session, abs, (range(8),), batch=8, keep_going=True))
+    assert [describe(value) for value in results] == [
+        0, 1, 2, (WorkerDiedError, ("at 3",)), 4, 5, 6, 7,
+    ]  # fmt: skip
+
+
+def test_only_the_errors_of_the_policy_are_tried_again() -> None:
+    runs: Counter[int] = Counter()
+
+    def fail(x: int) -> None:
+        runs[x] += 1
+        raise KeyError(x) if x == 1 else OSError(x)
+
+    policy = RetryPolicy(3, (OSError,))
+    collect(MapRun(FakeSession(), fail, ([0, 1, 2],), batch=3, keep_going=True, policy=policy))
+    assert runs == {0: 4, 1: 1, 2: 4}
+
+
+class BrokenSession(FakeSession):
+    """Its engine breaks at the first wait, and takes no call any more."""
+
+    def end(self, future: Future[Any], batch: Any, columns: tuple[Any, ...]) -> None:
+        future.set_exception(WorkerStartError("broken"))
+
+
+@pytest.mark.parametrize("batch", [None, 1, 5])
+@pytest.mark.parametrize("retries", [0, 2])
+def test_a_breakdown_is_every_items_error(batch: int | None, retries: int) -> None:
+    run = MapRun(
+        BrokenSession(),
+        abs,
+        (range(20),),
+        batch=batch,
+        keep_going=True,
+        policy=RetryPolicy(retries),
+    )
+    results = collect(run)
+    assert [type(value) for value in results] == [WorkerStartError] * 20
+
+
+@pytest.mark.parametrize("batch", [None, 1, 5])
+def test_a_breakdown_is_raised(batch: int | None) -> None:
+    with pytest.raises(WorkerStartError, match="broken"):
+        collect(MapRun(BrokenSession(), abs, (range(20),), batch=batch))
+
+
+def test_no_items_are_no_calls() -> None:
+    session = FakeSession()
+    for empty in ([], iter(()), range(0), {}):
+        assert collect(MapRun(session, abs, (empty,))) == []
+    assert session.batch_sizes == []
+
+
+def test_star_spreads_tuples() -> None:
+    run = MapRun(FakeSession(), divmod, ([(7, 2), (9, 4), (1, 1)],), star=True)
+    assert collect(run) == [(3, 1), (2, 1), (1, 0)]
+
+
+def test_several_inputs_are_zipped() -> None:
+    run = MapRun(FakeSession(), pow, ([2, 3, 4], itertools.count(1)))
+    assert collect(run) == [2, 9, 64]
+
+
+def test_a_size_that_was_asked_for_is_kept() -> None:
+    session = FakeSession()
+    collect(MapRun(session, abs, (range(100),), batch=30))
+    assert session.batch_sizes == [30, 30, 30, 10]
+
+
+def test_batches_of_quick_items_grow() -> None:
+    session = FakeSession()
+    collect(MapRun(session, abs, (range(20_000),)))
+    assert session.batch_sizes[0] == 1
+    assert max(session.batch_sizes) > 100
+    assert sum(session.batch_sizes) == 20_000
+
+
+@pytest.mark.parametrize("batch", [0, -1, 2.5, True, "5"])
+def test_a_size_that_cannot_be_meant_is_refused(batch: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match="batch="):
+        MapRun(FakeSession(), abs, ([1],), batch=batch)
+
+
+def test_what_cannot_be_called_is_refused() -> None:
+    with pytest.raises(NotCallableError):
+        MapRun(FakeSession(), 3, ([1],))  # type: ignore[arg-type]
+
+
+# Streams.
+
+
+class CountingInput:
+    """An endless input that knows how far it was read."""
+
+    def __init__(self) -> None:
+        self.read = 0
+
+    def __iter__(self) -> Iterator[int]:
+        return self
+
+    def __next__(self) -> int:
+        self.read += 1
+        return self.read - 1
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_an_endless_input_is_read_as_it_is_consumed(ordered: bool) -> None:
+    session = FakeSession(workers=2)
+    numbers = CountingInput()
+    parts = MapRun(session, abs, (numbers,), batch=5).iterate_parts(ordered=ordered)
+    assert numbers.read == 0, "nothing happens before somebody asks"
+    consumed = 0
+    for part in itertools.islice(parts, 50):
+        consumed += len(part)
+        assert numbers.read - consumed <= 5 * 2 * 10
+    parts.close()
+
+
+def test_reading_ahead_is_bounded_where_the_first_batch_is_the_last() -> None:
+    session = FakeSession(workers=2)
+    session.choose = lambda: len(session.outstanding) - 1 if len(session.outstanding) > 1 else 0
+    numbers = CountingInput()
+    parts = MapRun(session, abs, (numbers,), batch=5).iterate_parts(ordered=True)
+    assert next(parts) == [0, 1, 2, 3, 4]
+    assert numbers.read <= 5 * 2 * 10
+    parts.close()
+
+
+def test_an_ordered_stream_yields_what_has_its_turn() -> None:
+    session = FakeSession(workers=1)
+    session.choose = lambda: len(session.outstanding) - 1
+    run = MapRun(session, abs, (range(40),), batch=2)
+    assert [part[0] for part in run.iterate_parts(ordered=True)] == list(range(0, 40, 2))
+
+
+def test_few_batches_are_in_flight() -> None:
+    session = FakeSession(workers=3)
+    collect(MapRun(session, abs, (range(500),), batch=1))
+    assert 3 <= session.most_outstanding <= 12
+
+
+def test_each_worker_gets_one_of_the_first_items() -> None:
+    session = FakeSession(workers=3)
+    parts = MapRun(session, abs, (range(500),)).iterate_parts(ordered=True)
+    session.choose = lambda: 0
+    next(parts)
+    assert session.batch_sizes[:3] == [1, 1, 1]
+    parts.close()
+
+
+def test_who_stops_early_withdraws_the_rest() -> None:
+    session = FakeSession()
+    watcher = FakeWatcher()
+    run = MapRun(session, abs, (itertools.count(),), batch=1, watcher=watcher)
+    parts = run.iterate_parts(ordered=False)
+    next(parts)
+    parts.close()
+    assert session.outstanding
+    assert all(future.cancelled() for future, _, _ in session.outstanding)
+    assert {kill for _, kill in session.withdrawn} == {False}
+    assert watcher.closed == 1
+
+
+def test_an_interrupt_also_ends_what_runs() -> None:
+    session = FakeSession()
+
+    def interrupt() -> int:
+        raise KeyboardInterrupt
+
+    parts = MapRun(session, abs, (range(10),), batch=1).iterate_parts(ordered=True)
+    session.choose = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        next(parts)
+    assert session.withdrawn[0][1] is True
+    assert all(future.cancelled() for future, _, _ in session.outstanding)
+
+
+def test_an_input_that_fails_fails_the_map() -> None:
+    def numbers() -> Iterator[int]:
+        yield from range(7)
+        raise LookupError("no more")
+
+    session = FakeSession()
+    with pytest.raises(LookupError, match="no more"):
+        collect(MapRun(session, abs, (numbers(),), batch=2))
+    assert all(future.done() for future, _, _ in session.outstanding)
