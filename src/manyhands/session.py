@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from manyhands.core.future import Future
     from manyhands.core.lifecycle import Effect, Lifecycle
     from manyhands.core.mapping import MapRun
+    from manyhands.core.model import Capabilities
     from manyhands.core.options import RunOptions
     from manyhands.observe.report import Report
 
@@ -135,6 +136,11 @@ class Session:
     def engine(self) -> str:
         """The engine's name."""
         return self._engine.name
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the engine can do."""
+        return self._engine.capabilities
 
     @typed(Submit)
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
@@ -369,6 +375,11 @@ class Session:
         with self._lock:
             self._calls -= 1
             self._failed -= failed
+
+    def count_retry(self) -> None:
+        """An item of a map is tried again."""
+        with self._lock:
+            self._retried += 1
 
     def count_items(self, items: int, failed: int) -> None:
         """Items of a map have ended."""
@@ -693,7 +704,7 @@ def _collect(run: MapRun) -> list[Any]:
 
 
 def _stream(run: MapRun, *, ordered: bool) -> Iterator[Any]:
-    parts = run.iterate_parts(ordered=ordered)
+    parts = run.iterate_parts(ordered=ordered, in_place=ordered)
     try:
         for part in parts:
             yield from part

@@ -7,7 +7,7 @@ from functools import update_wrapper
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, overload
 
-from manyhands.core.functions import check_callable
+from manyhands.core.functions import check_callable, name_callable
 from manyhands.core.serialize import is_sent_by_value
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ class Task(Generic[P, R]):
 
         check_callable(fn)
         make_policy(retries, retry_on)
+        self.__name__ = self.__qualname__ = name_callable(fn)  # a partial has no name of its own
         update_wrapper(self, fn)
         self._fn = fn
         self._options: dict[str, Any] = {"retries": retries, "retry_on": retry_on, "name": name}

@@ -45,6 +45,15 @@ class _Part:
         return _Part(self.start + begin, [column[begin:end] for column in self.columns], attempts)
 
 
+class _Failure:
+    """Stands among the results for the error of an item until it is that item's turn."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
 class _Source:
     """The input, read from front to back. What has a length and slices (a list, a range, an array) is sliced."""
 
@@ -64,6 +73,10 @@ class _Source:
         if self._shortest is None or any(iterator is not None for iterator in self._iterators):
             return None
         return self._shortest - self._read
+
+    def stop(self) -> None:
+        """Nothing more is wanted."""
+        self._ended = True
 
     def take(self, size: int) -> _Part | None:
         """The next `size` items, or fewer at the end; None after it."""
@@ -133,14 +146,20 @@ class MapRun:
         self._keep_going = keep_going
         self._policy = policy
         self._watcher = watcher
+        self._in_place = False
+        self._failed = False  # whether a `_Failure` is on its way
         self._waiting: list[_Part] = []
         self._flying: dict[Future[Any], _Part] = {}
 
-    def iterate_parts(self, *, ordered: bool) -> Generator[list[Any], None, None]:
+    def iterate_parts(
+        self, *, ordered: bool, in_place: bool = False
+    ) -> Generator[list[Any], None, None]:
         """Lists of results as they come, or in the input's order; reads ahead a bounded number of items.
 
+        An error is raised once it is known, or with `in_place` after the results of the items before it.
         Whoever stops early closes the iterator: what has not started is then withdrawn.
         """
+        self._in_place = in_place
         done: dict[int, list[Any]] = {}
         turn = 0
         try:
@@ -155,7 +174,10 @@ class MapRun:
                     while turn in done:
                         values = done.pop(turn)
                         turn += len(values)
-                        yield values
+                        if self._failed:
+                            yield from _cut_at_failure(values)
+                        else:
+                            yield values
                 else:
                     while done:
                         yield done.popitem()[1]
@@ -249,12 +271,19 @@ class MapRun:
         return results
 
     def _is_tried_again(self, attempts: int, error: BaseException) -> bool:
-        return attempts < self._policy.retries and isinstance(error, self._policy.retry_on)
+        if attempts >= self._policy.retries or not isinstance(error, self._policy.retry_on):
+            return False
+        self._session.count_retry()
+        return True
 
-    def _raise_or_keep(self, index: int, error: BaseException) -> BaseException:
+    def _raise_or_keep(self, index: int, error: BaseException) -> BaseException | _Failure:
         error.add_note(f"in item {index} of a map of {self._name}")
         if self._keep_going:
             return error
+        if self._in_place:
+            self._failed = True
+            self._source.stop()
+            return _Failure(error)
         self._count(1, 1)
         raise error
 
@@ -262,6 +291,14 @@ class MapRun:
         self._session.count_items(items, failed)
         if self._watcher is not None:
             self._watcher.advance(items, failed)
+
+
+def _cut_at_failure(values: list[Any]) -> Generator[list[Any], None, None]:
+    for place, value in enumerate(values):
+        if isinstance(value, _Failure):
+            yield values[:place]
+            raise value.error
+    yield values
 
 
 def _is_sliceable(value: Any) -> bool:

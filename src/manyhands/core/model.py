@@ -75,6 +75,8 @@ class Capabilities:
 
     Attributes
     ----------
+    concurrent
+        Calls run beside the caller: `submit` returns before they end.
     isolates
         A crash of native code in a call leaves the program whole.
     parallel
@@ -83,9 +85,12 @@ class Capabilities:
         Arguments and results are copied through pickle, so a call cannot change what its caller holds.
     """
 
-    __slots__ = ("isolates", "parallel", "pickles")
+    __slots__ = ("concurrent", "isolates", "parallel", "pickles")
 
-    def __init__(self, *, isolates: bool, parallel: bool, pickles: bool) -> None:
+    def __init__(
+        self, *, isolates: bool, parallel: bool, pickles: bool, concurrent: bool = True
+    ) -> None:
+        self.concurrent = concurrent
         self.isolates = isolates
         self.parallel = parallel
         self.pickles = pickles

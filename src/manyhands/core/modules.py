@@ -100,7 +100,7 @@ def _differs(module: ModuleType, origin: str) -> bool:
         return True
     return any(
         type(value) is not type(vars(owner).get(name)) or value != vars(owner)[name]
-        for owner, name, value in _iterate_constants(module, tree.body)
+        for owner, name, value in _iterate_constants(module, tree)
     )
 
 
@@ -188,22 +188,31 @@ def _unwrap(member: Any) -> Iterator[FunctionType]:
 
 
 def _iterate_constants(
-    owner: ModuleType | type, body: list[ast.stmt]
+    owner: ModuleType | type, tree: ast.Module | ast.ClassDef
 ) -> Iterator[tuple[ModuleType | type, str, Any]]:
     """Names that the source gives a literal value, once, in a module and in its classes; each with its owner."""
     import ast
 
     values: dict[str, list[Any]] = {}
-    for node in body:
+    variable = {
+        name for node in ast.walk(tree) if isinstance(node, ast.Global) for name in node.names
+    }
+    for node in tree.body:
         if isinstance(node, ast.ClassDef) and isinstance(vars(owner).get(node.name), type):
-            yield from _iterate_constants(vars(owner)[node.name], node.body)
+            yield from _iterate_constants(vars(owner)[node.name], node)
         if not isinstance(node, (ast.Assign, ast.AnnAssign)) or node.value is None:
             continue
         try:
             value = ast.literal_eval(node.value)
         except ValueError:
             continue
+        if isinstance(value, (list, dict, set)):  # meant to change
+            continue
         for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
             if isinstance(target, ast.Name) and not target.id.startswith("__"):
                 values.setdefault(target.id, []).append(value)
-    yield from ((owner, name, found[0]) for name, found in values.items() if len(found) == 1)
+    yield from (
+        (owner, name, found[0])
+        for name, found in values.items()
+        if len(found) == 1 and name not in variable
+    )

@@ -33,7 +33,7 @@ class Identities:
 
     def __init__(self, dump: Callable[[Any], bytes]) -> None:
         self._dump = dump
-        self._known: dict[int, tuple[object, int]] = {}
+        self._known: dict[int, tuple[object, list[object], int]] = {}
         self._numbers = count()
 
     def identify(self, value: object) -> object:
@@ -44,10 +44,22 @@ class Identities:
             except Exception:  # pickling the function will say what is wrong
                 return next(self._numbers)
             return len(payload), hash(payload)
+        parts = _list_parts(value)
         known = self._known.get(id(value))
-        if known is None or known[0] is not value:
-            known = self._known[id(value)] = (value, next(self._numbers))
-        return known[1]
+        if known is None or known[0] is not value or not _are_same(known[1], parts):
+            known = self._known[id(value)] = (value, parts, next(self._numbers))
+        return known[2]
+
+
+def _list_parts(value: object) -> list[object]:
+    """What of a function can be replaced while it stays the same object."""
+    if not isinstance(value, FunctionType):
+        return []
+    return [value.__code__, value.__defaults__, value.__kwdefaults__, *value.__dict__.values()]
+
+
+def _are_same(old: list[object], new: list[object]) -> bool:
+    return len(old) == len(new) and all(a is b for a, b in zip(old, new, strict=True))
 
 
 class Namespace(dict[str, object]):

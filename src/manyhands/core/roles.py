@@ -52,6 +52,9 @@ class Submitter(Protocol):
     def discount_batch(self, *, failed: bool) -> None:
         """A call that ended was a batch, and no call of the user's."""
 
+    def count_retry(self) -> None:
+        """An item of a map is tried again."""
+
     def count_items(self, items: int, failed: int) -> None:
         """Items of a map have ended."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from time import perf_counter
 
 from manyhands.core.attempt import attempt
@@ -21,12 +22,13 @@ class InlineEngine:
     """Runs a call inside `submit`; see `manyhands.core.engine.Engine` for the members."""
 
     name = "inline"
-    capabilities = Capabilities(isolates=False, parallel=False, pickles=False)
+    capabilities = Capabilities(isolates=False, parallel=False, pickles=False, concurrent=False)
 
     def start(self, config: EngineConfig, sink: Sink) -> None:
         self._sink = sink
         self._stats = EngineStats()
         self._running: set[int] = set()
+        self._change = threading.Condition(threading.RLock())
         if config.initializer is not None:
             try:
                 config.initializer(*config.initargs)
@@ -47,6 +49,8 @@ class InlineEngine:
             self._sink.take_results([(call.key, value)])
         else:
             self._sink.take_error(call.key, error)
+        with self._change:
+            self._change.notify_all()
 
     def load(self, value: Any) -> tuple[Any, BaseException | None]:
         return value, None
@@ -57,8 +61,10 @@ class InlineEngine:
     def is_running(self, key: int) -> bool:
         return key in self._running
 
-    def wait_until(self, is_done: Callable[[], bool], timeout: float | None) -> bool:  # noqa: ARG002 - nothing comes
-        return is_done()
+    def wait_until(self, is_done: Callable[[], bool], timeout: float | None) -> bool:
+        # Nothing comes of this engine, but inputs of calls may come from other threads and sessions.
+        with self._change:
+            return self._change.wait_for(is_done, timeout)
 
     def attend(self) -> None:
         """Nothing is ever outstanding."""

@@ -39,6 +39,10 @@ def scale_by_attribute(x: int) -> int:
     return x * scale_by_attribute.factor  # type: ignore[attr-defined,no-any-return]
 
 
+def call_scale_by_default(x: int) -> int:
+    return scale_by_default(x)
+
+
 def call_scale(x: int) -> int:
     return scale(x)
 
@@ -129,6 +133,15 @@ def test_a_changed_default_is_a_change(by_value: Table, monkeypatch: pytest.Monk
     assert load(table.register(scale_by_default))(5) == 15
     monkeypatch.setattr(scale_by_default, "__kwdefaults__", {"plus": 1})
     assert load(table.register(scale_by_default))(5) == 16
+
+
+def test_a_changed_default_of_a_callee_arrives(
+    by_value: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, _ = by_value
+    assert load(table.register(call_scale_by_default))(5) == 10
+    monkeypatch.setattr(scale_by_default, "__defaults__", (3,))
+    assert load(table.register(call_scale_by_default))(5) == 15
 
 
 def test_changed_code_is_a_change(by_value: Table, monkeypatch: pytest.MonkeyPatch) -> None:

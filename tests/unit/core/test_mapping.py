@@ -55,6 +55,7 @@ class FakeSession:
         self.most_outstanding = 0
         self.items = 0
         self.failed = 0
+        self.retried = 0
         self.batches = 0
         self.withdrawn: list[tuple[int, bool]] = []
         self.choose: Callable[[], int] = lambda: self.rng.randrange(len(self.outstanding))
@@ -102,6 +103,9 @@ class FakeSession:
     def count_items(self, items: int, failed: int) -> None:
         self.items += items
         self.failed += failed
+
+    def count_retry(self) -> None:
+        self.retried += 1
 
     def is_call_running(self, future: Future[Any]) -> bool:
         return False
@@ -273,10 +277,10 @@ def test_what_has_other_slices_is_iterated_over(value: Any) -> None:
 
 @settings(deadline=None)
 @given(
-    rngs,
-    workers,
-    sizes,
-    item_sets(),
+    rng=rngs,
+    workers=workers,
+    batch=sizes,
+    items=item_sets(),
     ordered=st.booleans(),
     leaves_rests=st.booleans(),
     retries=st.integers(0, 3),
@@ -335,10 +339,10 @@ def test_a_map_is_the_plain_map(
 
 @settings(deadline=None)
 @given(
-    rngs,
-    workers,
-    sizes,
-    item_sets(deaths=False),
+    rng=rngs,
+    workers=workers,
+    batch=sizes,
+    items=item_sets(deaths=False),
     retries=st.integers(0, 3),
     ordered=st.booleans(),
 )
@@ -357,6 +361,7 @@ def test_an_item_is_tried_as_often_as_allowed(
     collect(run, ordered=ordered)
     for item in range(items.count):
         assert items.runs[item] == 1 + min(items.bad.get(item, 0), retries)
+    assert session.retried == items.runs.total() - items.count
 
 
 @given(rngs, workers, sizes, item_sets(), st.booleans())

@@ -96,6 +96,8 @@ class Driver:
         self._is_active = True
         self._submits += 1
         if self._submits < _BURST_CALLS and monotonic() - self._stepped_at < _BURST_SECONDS:
+            if self._leader is not None and self._leader != threading.get_ident():
+                self.wake()  # it may sleep for long
             return
         if self._take_lead():
             try:
@@ -214,7 +216,7 @@ class Driver:
             1  # before the last look, so that the leader either sees us or we see the end
         )
         try:
-            if self._is_background_leading:
+            if self._is_background_leading or self._submits:
                 self.wake()
             with self._progress:
                 if not is_done() and (self._lead.locked() or self._is_closed):

@@ -1,0 +1,11 @@
+"""What the tests of the core share."""
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def fresh_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is unpickled here finds no globals of an earlier test, as in a worker that has just started."""
+    for name in ("_namespaces", "_tokens"):
+        monkeypatch.setattr(f"manyhands.core.namespaces.{name}", {})
+    monkeypatch.setattr("manyhands.core.namespaces._made", set())

@@ -1,0 +1,157 @@
+"""Globals of code that travels by value, shared by the functions of a module."""
+
+import functools
+import pickle
+import weakref
+from typing import Any
+
+import cloudpickle
+import pytest
+
+from manyhands.core.namespaces import Identities, enter_namespace, select_new
+from manyhands.core.serialize import Serializer
+
+data: Any = None
+factor = 2
+
+
+def set_data(value: Any) -> None:
+    global data
+    data = value
+
+
+def get_data() -> Any:
+    return data
+
+
+def get_factor() -> int:
+    return factor
+
+
+class Register:
+    """A class whose attribute an initializer sets."""
+
+    entries: list[int] = []  # noqa: RUF012 - what is tested
+
+    def add(self, entry: int) -> list[int]:
+        self.entries.append(entry)
+        return list(self.entries)
+
+
+def make_register() -> Register:
+    return Register()
+
+
+@functools.lru_cache(maxsize=7)
+def cached(x: int) -> int:
+    return x * 10
+
+
+def is_by_value(module: str) -> bool:
+    return module == __name__
+
+
+@pytest.fixture
+def serializer() -> Serializer:
+    return Serializer(is_by_value)
+
+
+def send(serializer: Serializer, value: Any) -> Any:
+    return pickle.loads(serializer.dump(value, "it"))
+
+
+def test_what_one_function_sets_another_finds(serializer: Serializer) -> None:
+    send(serializer, set_data)(5)
+    assert send(serializer, get_data)() == 5
+    assert data is None, "here nothing was set"
+
+
+def test_what_the_worker_set_stays_when_the_same_comes_again(serializer: Serializer) -> None:
+    fetch = send(serializer, get_data)
+    send(serializer, set_data)(5)
+    assert fetch() == 5
+    assert send(serializer, get_data)() == 5
+
+
+def test_what_the_parent_changed_arrives(
+    serializer: Serializer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(serializer, set_data)(5)
+    assert send(serializer, get_factor)() == 2
+    monkeypatch.setattr(f"{__name__}.factor", 3)
+    assert send(serializer, get_factor)() == 3
+    assert send(serializer, get_data)() == 5, "and leaves the rest alone"
+
+
+def test_a_value_changed_in_place_arrives(
+    serializer: Serializer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = [1]
+    monkeypatch.setattr(f"{__name__}.data", values)
+    assert send(serializer, get_data)() == [1]
+    values.append(2)
+    assert send(serializer, get_data)() == [1, 2]
+
+
+def test_modules_do_not_share(serializer: Serializer) -> None:
+    one: dict[str, Any] = {"__name__": "one", "value": 1}
+    two: dict[str, Any] = {"__name__": "two", "value": 2}
+    for space in (one, two):
+        exec("def fetch(): return value", space)
+    assert [send(serializer, space["fetch"])() for space in (one, two)] == [1, 2]
+
+
+def test_a_class_that_comes_again_keeps_what_it_holds(
+    serializer: Serializer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    payloads = [serializer.dump(make_register, "it") for _ in range(2)]
+    # In this process cloudpickle would find the class that it pickled.
+    monkeypatch.setattr(
+        cloudpickle.cloudpickle, "_DYNAMIC_CLASS_TRACKER_BY_ID", weakref.WeakValueDictionary()
+    )
+    first, again = (pickle.loads(payload)() for payload in payloads)
+    assert type(again) is type(first) is not Register
+    assert first.add(1) == [1]
+    assert pickle.loads(payloads[0])().add(2) == [1, 2]
+    assert Register.entries == []
+
+
+def test_a_cached_function_travels_with_its_parameters_and_without_its_cache(
+    serializer: Serializer,
+) -> None:
+    cached(1)
+    loaded = send(serializer, cached)
+    assert loaded is not cached
+    assert loaded.cache_parameters()["maxsize"] == 7
+    assert loaded.cache_info().currsize == 0
+    assert loaded(4) == 40
+
+
+def test_tokens_tell_values_apart() -> None:
+    identities = Identities(pickle.dumps)
+    assert identities.identify(get_data) == identities.identify(get_data)
+    assert identities.identify(get_data) != identities.identify(get_factor)
+    values = [1]
+    before = identities.identify(values)
+    assert identities.identify([1]) == before
+    values.append(2)
+    assert identities.identify(values) != before
+
+
+def test_what_cannot_be_told_apart_counts_as_new() -> None:
+    identities = Identities(pickle.dumps)
+    odd = (lambda: 0, 1)
+    assert identities.identify(odd) != identities.identify(odd)
+
+
+def test_only_what_is_new_is_selected() -> None:
+    assert select_new("k", {"a": 1, "b": 2}, {"a": 10, "b": 20}) == {"a": 1, "b": 2}
+    assert select_new("k", {"a": 1, "b": 3}, {"a": 10, "b": 30}) == {"b": 3}
+    assert select_new("k", {"a": 0}, {"a": 10}) == {}
+    assert select_new("other", {"a": 1}, {"a": 10}) == {"a": 1}
+
+
+def test_a_namespace_is_made_once() -> None:
+    first = enter_namespace("k", {"a": 1})
+    assert enter_namespace("k", {"a": 2}) is first
+    assert first == {"a": 1}
