@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 _STILLBIRTHS = 3
 """Workers in a row that end before they are ready, after which no more are started."""
 
-_NAP_SECONDS = 0.002
+_NAP_SECONDS = 0.004
 """How long results may wait for the parent while every worker has enough to do: each time that the parent wakes
 costs the worker on its core 0.1 ms."""
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from manyhands.core.functions import Function
 
-AHEAD_SECONDS = 0.006
+AHEAD_SECONDS = 0.012
 """Work that is sent ahead to a worker, so that it does not idle while the parent is at something else."""
 
 AHEAD_CALLS = 2

@@ -1,0 +1,82 @@
+"""Memory that two processes share without a name."""
+
+import errno
+import os
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from manyhands.engines.local import shm
+from manyhands.engines.local.shm import create_region, create_segment, open_region, read_segment
+
+
+def is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError as error:
+        assert error.errno == errno.EBADF
+        return False
+    return True
+
+
+@given(st.binary(min_size=1, max_size=5000))
+def test_a_segment_holds_its_payload(payload: bytes) -> None:
+    fd = create_segment(payload)
+    assert bytes(read_segment(fd)[:]) == payload
+    assert not is_open(fd)
+
+
+@settings(max_examples=10)
+@given(st.sampled_from([-1, 0, 1]))
+def test_large_payloads_arrive_whole(more: int) -> None:
+    payload = os.urandom(1024) * 1024 + bytes(1 + more)
+    content = read_segment(create_segment(payload))
+    assert content[:] == payload
+
+
+def test_a_segment_has_no_name() -> None:
+    before = set(os.listdir("/dev/shm"))  # noqa: PTH208 - the raw folder
+    fd = create_segment(b"x" * 100_000)
+    try:
+        assert os.readlink(f"/proc/self/fd/{fd}").startswith("/memfd:")
+        assert not {name for name in os.listdir("/dev/shm") if "manyhands" in name} - before  # noqa: PTH208
+        assert not os.get_inheritable(fd)
+    finally:
+        os.close(fd)
+
+
+def test_a_segment_that_cannot_be_filled_leaves_no_descriptor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[int] = []
+    real = os.memfd_create
+
+    def make(*args: object) -> int:
+        made.append(real("x"))
+        return made[-1]
+
+    def fail(*args: object) -> int:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(shm.os, "memfd_create", make)
+    monkeypatch.setattr(shm.os, "write", fail)
+    monkeypatch.setattr(shm.os, "truncate", fail)
+    with pytest.raises(OSError, match="full"):
+        create_segment(b"x")
+    with pytest.raises(OSError, match="full"):
+        create_region(4096)
+    assert len(made) == 2
+    assert not any(map(is_open, made))
+
+
+def test_a_region_is_shared_both_ways() -> None:
+    fd, ours = create_region(8192)
+    theirs = open_region(os.dup(fd))
+    os.close(fd)
+    with ours, theirs:
+        assert len(ours) == len(theirs) == 8192
+        assert ours[:] == bytes(8192)
+        ours[0:3] = b"abc"
+        theirs[3:6] = b"def"
+        assert ours[:6] == theirs[:6] == b"abcdef"
