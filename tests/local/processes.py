@@ -63,7 +63,7 @@ def find_holders(name: str) -> set[int]:
     holders = set()
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            links = [os.readlink(entry) for entry in (process / "fd").iterdir()]
+            links = [str(entry.readlink()) for entry in (process / "fd").iterdir()]
             if path in links or path in (process / "maps").read_text():
                 holders.add(int(process.name))
         except OSError:  # gone, or not ours to look into

@@ -117,7 +117,8 @@ def test_an_error_of_a_map_stops_it(damage: Damage, tmp_path: Path) -> None:
     with mh.Session("local", workers=2) as session:
         with pytest.raises(Exception) as caught:
             session.map(run, range(1, 100_000))
-        assert "in item 39 of a map" in "\n".join(caught.value.__notes__)
+        notes = "\n".join(caught.value.__notes__)  # batches run beside each other: one of the bad
+        assert any(f"in item {x - 1} of a map" in notes for x in BAD[1:])
         assert session.map(abs, range(-5, 0)) == [5, 4, 3, 2, 1]
     assert len(list(tmp_path.iterdir())) < 90_000
 

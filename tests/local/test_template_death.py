@@ -86,8 +86,13 @@ def test_old_workers_do_not_outlive_their_template() -> None:
         session.map(abs, range(5))
         family = list_family(find_template())
         kill(family[0])
+
+        def work_and_look() -> bool:
+            session.submit(abs, -1).exception(LIMIT)
+            return not any(map(is_alive, family))
+
+        wait_for(work_and_look, "the old workers are gone")
         assert session.map(abs, [-1]) == [1]
-        wait_for(lambda: not any(map(is_alive, family)), "the old workers are gone")
 
 
 @pytest.mark.parametrize(

@@ -79,8 +79,8 @@ class FunctionTable:
         self._serializer = serializer
         self._by_value = by_value
         self._keys = count(1)
-        self._known: OrderedDict[int, tuple[object, Function, _Watch]] = OrderedDict()
-        self._by_payload: OrderedDict[bytes, Function] = OrderedDict()
+        self._known: OrderedDict[int, tuple[object, Function, _Watch, int]] = OrderedDict()
+        self._by_payload: OrderedDict[tuple[bytes, int], Function] = OrderedDict()
 
     def register(self, fn: Callable[..., Any]) -> Function:
         """The travelling form of `fn`, as it is now.
@@ -92,7 +92,12 @@ class FunctionTable:
             Naming what the function holds or uses that cannot travel.
         """
         known = self._known.get(id(fn))
-        if known is not None and known[0] is fn and known[2].is_unchanged():
+        if (
+            known is not None
+            and known[0] is fn
+            and known[3] == self._serializer.version
+            and known[2].is_unchanged()
+        ):
             return known[1]
         return self._pickle(fn)
 
@@ -100,14 +105,17 @@ class FunctionTable:
         check_callable(fn)
         name = name_callable(fn)
         payload = self._serializer.dump(fn, f"the function {name}")
-        function = self._by_payload.get(payload)
+        version = self._serializer.version
+        function = self._by_payload.get((payload, version))
         if function is None:
-            function = self._by_payload[payload] = Function(next(self._keys), name, payload)
+            function = self._by_payload[payload, version] = Function(
+                next(self._keys), name, payload
+            )
             if len(self._by_payload) > _KEPT:
                 self._by_payload.popitem(last=False)
         watch = watch_function(fn, self._by_value)
         if watch is not None:
-            self._known[id(fn)] = (fn, function, watch)
+            self._known[id(fn)] = (fn, function, watch, version)
             if len(self._known) > _KEPT:
                 self._known.popitem(last=False)
         return function

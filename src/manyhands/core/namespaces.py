@@ -29,12 +29,29 @@ class Identities:
     ----------
     dump
         Pickles a value.
+
+    Attributes
+    ----------
+    version : int
+        Counts changes of globals that were pickled before. A pickle of an earlier version must not be used again:
+        a worker may have got other values since.
     """
 
     def __init__(self, dump: Callable[[Any], bytes]) -> None:
         self._dump = dump
         self._known: dict[int, tuple[object, list[object], int]] = {}
         self._numbers = count()
+        self._last: dict[tuple[str, str], object] = {}
+        self.version = 0
+
+    def identify_all(self, key: str, values: dict[str, object]) -> dict[str, object]:
+        """Tokens of the values of globals of the namespace `key`."""
+        tokens = {name: self.identify(value) for name, value in values.items()}
+        for name, token in tokens.items():
+            if self._last.setdefault((key, name), token) != token:
+                self._last[key, name] = token
+                self.version += 1
+        return tokens
 
     def identify(self, value: object) -> object:
         """A token that pickles: a number for what does not change in place, else the pickle's length and hash."""
@@ -79,7 +96,7 @@ class Values(dict[str, object]):
     def __init__(self, key: str, values: dict[str, object], identities: Identities) -> None:
         super().__init__(values)
         self.key = key
-        self.tokens = {name: identities.identify(value) for name, value in values.items()}
+        self.tokens = identities.identify_all(key, values)
 
     def __reduce__(self) -> Any:
         return select_new, (self.key, dict(self), self.tokens)

@@ -74,6 +74,11 @@ class Serializer:
         self._by_value = by_value
         self._identities = Identities(self._dump)
 
+    @property
+    def version(self) -> int:
+        """Of the globals that travelled by value so far; a pickle of an earlier one is out of date."""
+        return self._identities.version
+
     def dump_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
         """One call's arguments as bytes for `load_arguments`.
 

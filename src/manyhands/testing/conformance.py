@@ -17,8 +17,6 @@ the test runner a time limit too.
 
 from __future__ import annotations
 
-import os
-import threading
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -27,8 +25,6 @@ from manyhands.testing.case import REGISTER, Case, Need, OpenSession
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    from manyhands.session import Session
 
 __all__ = [
     "Case",
@@ -166,15 +162,4 @@ def find_missing(needs: Iterable[Need], open_session: OpenSession) -> tuple[Need
     ('isolates',)
     """
     with open_session(workers=1) as session:
-        return tuple(need for need in needs if not _has(session, need))
-
-
-def _has(session: Session, need: Need) -> bool:
-    declared = getattr(session._engine.capabilities, need, None)
-    if declared is None:  # not an engine's to declare: whether calls run beside the caller shows
-        return session.submit(_find_place).result() != _find_place()
-    return bool(declared)
-
-
-def _find_place() -> tuple[int, int]:
-    return os.getpid(), threading.get_ident()
+        return tuple(need for need in needs if not getattr(session.capabilities, need))

@@ -122,6 +122,10 @@ class Channel:
             fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
         return message, tuple(fds)
 
+    def has_message(self) -> bool:
+        """Whether something waits to be read, or the other end is closed."""
+        return bool(self._poll.poll(0))
+
     def watch(self, seconds: float) -> None:
         """Look for a message without sleeping, for at most `seconds`, and let whoever wants this core have it.
 

@@ -8,6 +8,7 @@ calls for a worker and sends them in one message; the worker's answer wakes the 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import weakref
 from _pickle import loads
@@ -65,9 +66,10 @@ class LocalEngine:
         self._sink = sink
         self._cpus = count_cpus()
         self._begin = monotonic()
-        self._template = TemplateProcess(config.workers, self._cpus)
         self._survey = ModuleSurvey()
         self._serializer = Serializer(self._survey.travels_by_value)
+        self._settings = self._describe_worker(config)
+        self._template = TemplateProcess(config.workers, self._cpus)
         self._functions = FunctionTable(self._serializer, self._survey.travels_by_value)
         self._pool = PoolState()
         self._processes: dict[int, WorkerProcess] = {}
@@ -81,7 +83,6 @@ class LocalEngine:
         self._errors: list[tuple[int, BaseException]] = []
         self._output: deque[tuple[Any, str]] = deque()
         self._is_closing = False
-        self._settings = self._describe_worker(config)
         self._oom_kills = _count_oom_kills()
         self._driver = Driver(self)
         self._driver.watch(self._template.channel.fileno(), self._take_news)
@@ -146,6 +147,8 @@ class LocalEngine:
     def dispatch(self) -> float | None:
         pool = self._pool
         if pool.queue:
+            if not pool.count_busy() and self._template.channel.has_message():
+                self._take_news()  # what befell workers that idled, before they are sent anything
             self._send_all()
         return None if pool.queue else self._even_out()
 
@@ -372,7 +375,7 @@ class LocalEngine:
             elif kind == m.EXITED:
                 self._lose(number, status[0])
 
-    def _lose(self, number: int, status: int) -> None:
+    def _lose(self, number: int, status: int, note: str | None = None) -> None:
         """A worker has ended: its own call fails, what it had not begun runs elsewhere, another takes its place."""
         leaving = self._leaving.pop(number, None)
         if leaving is not None:
@@ -388,7 +391,10 @@ class LocalEngine:
         blamed = self._pool.lose(worker, process.get_current())
         self._stats.deaths += 1
         if blamed is not None:
-            self._errors.append((blamed.key, self._describe_death(blamed, process, status)))
+            error = self._describe_death(blamed, process, status)
+            if note is not None:
+                error.add_note(note)
+            self._errors.append((blamed.key, error))
         elif not process.is_ready:
             self._stillbirths += 1
         stderr = "\n".join(process.stderr.tail)
@@ -457,7 +463,11 @@ class LocalEngine:
         self._template = TemplateProcess(self._config.workers, self._cpus)
         self._driver.watch(self._template.channel.fileno(), self._take_news)
         for number in numbers:
-            self._lose(number, 9)
+            self._lose(
+                number,
+                signal.SIGKILL,
+                "The template process ended, and its workers were ended for that.",
+            )
 
     # The end.
 

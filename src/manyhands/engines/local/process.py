@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import select
+import signal
 import sys
 from collections import deque
 
@@ -61,6 +63,10 @@ def _list_flags() -> list[str]:
     return flags
 
 
+_END_SECONDS = 2.0
+"""How long the template has to end, before it is killed."""
+
+
 class TemplateProcess:
     """The template, from the parent.
 
@@ -100,9 +106,22 @@ class TemplateProcess:
         """Have the template end, and its workers with it, and wait for that; the exit status."""
         self.channel.close()
         try:
+            if not _has_ended(self.pid, _END_SECONDS):
+                os.kill(self.pid, signal.SIGKILL)  # stopped, or stuck
             return os.waitpid(self.pid, 0)[1]
-        except ChildProcessError:  # somebody else waits for all children of this process
+        except (ChildProcessError, ProcessLookupError):  # somebody else waits for all children here
             return 0
+
+
+def _has_ended(pid: int, seconds: float) -> bool:
+    """Whether a child ends within so many seconds."""
+    fd = os.pidfd_open(pid)
+    try:
+        waiter = select.poll()
+        waiter.register(fd, select.POLLIN)
+        return bool(waiter.poll(seconds * 1000))
+    finally:
+        os.close(fd)
 
 
 class WorkerProcess:

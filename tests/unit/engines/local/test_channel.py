@@ -1,5 +1,6 @@
 """Whole messages, with open files beside them."""
 
+import _socket
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -90,7 +91,7 @@ def test_descriptors_are_handed_over(pair: tuple[Channel, Channel], count: int) 
 
 def test_either_reader_of_an_end_takes_whole_messages(pair: tuple[Channel, Channel]) -> None:
     ours, theirs = pair
-    other = Channel(theirs._sock.dup())
+    other = Channel(_socket.socket(fileno=os.dup(theirs.fileno())))
     try:
         for number in range(4):
             ours.send((number,))
@@ -125,16 +126,8 @@ def test_an_end_that_closes_with_unread_messages_is_an_end(pair: tuple[Channel, 
             theirs.receive()
 
 
-def test_sockets_are_not_inherited() -> None:
-    ends = open_pair()
-    assert not any(end.get_inheritable() for end in map(make_socket, ends))
-
-
-def make_socket(end: Any) -> Any:
-    """As `socket.socket`, which can be asked."""
-    import socket
-
-    return socket.socket(fileno=end.detach())
+def test_a_program_that_is_started_inherits_no_end(pair: tuple[Channel, Channel]) -> None:
+    assert not any(os.get_inheritable(end.fileno()) for end in pair)
 
 
 def test_a_watch_ends_with_a_message_or_with_its_time(

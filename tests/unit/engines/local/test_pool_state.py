@@ -90,7 +90,7 @@ def test_quick_calls_travel_together_and_as_far_ahead_as_is_worth_it() -> None:
     assert max(len(keys) for _, keys in messages) > 10
     assert max(len(keys) for _, keys in messages) <= pool_state.MESSAGE_SECONDS / each
     for sent in count_sent(pool):
-        assert sent * each == pytest.approx(pool_state.AHEAD_SECONDS, rel=0.1)
+        assert 0.45 <= sent * each / pool_state.AHEAD_SECONDS <= 1.05
     assert plan(pool) == [], "a worker that has enough is left alone"
 
 
