@@ -88,7 +88,7 @@ EDITED = """
         with mh.Session("local", workers=1, start_method={method!r}) as session:
             there = session.submit(edited.answer, 1).result(30)
             mapped = session.map(edited.answer, [1])[0]
-            inside = session.submit(lambda: edited.answer(1)).result(30)
+            inside = {inside}
             value = session.submit(edited.Thing.make).result(30)
         assert here == there == mapped == inside, (here, there, mapped, inside)
         assert type(value) is edited.Thing, type(value)
@@ -138,7 +138,18 @@ def test_a_module_edited_between_sessions_is_as_the_parent_has_it(
     edit: str, method: str, tmp_path: Path
 ) -> None:
     original, changed = (text + THING for text in EDITS[edit])
-    code = EDITED.format(original=original, changed=changed, method=method)
+    code = EDITED.format(original=original, changed=changed, method=method, inside="here")
+    assert run_script(tmp_path, code).split() == ["old", "old", "new"]
+
+
+@pytest.mark.parametrize("method", START_METHODS)
+def test_a_function_that_uses_an_edited_module_sees_it_as_the_parent_has_it(
+    method: str, tmp_path: Path
+) -> None:
+    """The commonest use of a module: ``lambda x: module.function(x)``."""
+    original, changed = (text + THING for text in EDITS["a function"])
+    inside = "session.submit(lambda: edited.answer(1)).result(30)"
+    code = EDITED.format(original=original, changed=changed, method=method, inside=inside)
     assert run_script(tmp_path, code).split() == ["old", "old", "new"]
 
 
@@ -214,11 +225,10 @@ THREADS = """
 
 @pytest.mark.parametrize("method", START_METHODS)
 def test_inner_threads_are_limited(method: str, tmp_path: Path) -> None:
-    environment = {name: "" for name in ("OMP_NUM_THREADS",)}
     code = THREADS.format(method=method).replace(
         "before =", "os.environ.pop('OMP_NUM_THREADS', None); before ="
     )
-    cpus, found = json.loads(run_script(tmp_path, code, **environment))
+    cpus, found = json.loads(run_script(tmp_path, code))
     assert found == [str(max(1, cpus // 2))] * 4
 
 
@@ -268,9 +278,9 @@ def test_workers_start_with_no_descriptor_of_the_program(tmp_path: Path) -> None
 
 def list_open_files() -> list[str]:
     found = []
-    for name in os.listdir("/proc/self/fd"):
+    for entry in Path("/proc/self/fd").iterdir():
         try:
-            found.append(os.readlink(f"/proc/self/fd/{name}"))
-        except FileNotFoundError:
+            found.append(str(entry.readlink()))
+        except FileNotFoundError:  # the one that lists the folder
             continue
     return found

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tests.local.processes import run_script
 
-# The child has 30 seconds for what it does; then it is ended, and the program says with what.
+# The child has 12 seconds for what it does; then it is ended, and the program says with what.
 FRAME = """
     import os, signal, sys, time
     import concurrent.futures
@@ -23,7 +23,7 @@ FRAME = """
     def fork(action):
         pid = os.fork()
         if pid == 0:
-            signal.alarm(30)
+            signal.alarm(12)
             try:
                 action()
                 code = 0
@@ -179,7 +179,7 @@ def test_multiprocessing_children_are_children_too(tmp_path: Path) -> None:
     body = """
 import multiprocessing
 def act(x):
-    signal.alarm(30)
+    signal.alarm(12)
     try:
         return mh.map(abs, [-x, x])
     finally:

@@ -76,8 +76,6 @@ assert cube(0) == cube.submit(0).result() == cube.map([0])[0] == 1000
 assert recurse.submit(4).result() == 24
 offset = 20
 assert mh.map(shift, range(3)) == [20, 21, 22]
-Point.scale = 3
-assert mh.submit(Point(1).double).result().x == 3
 
 def shift(x):
     return x - 1
@@ -150,6 +148,24 @@ def test_main_is_not_run_again(tmp_path: Path) -> None:
     done = run_python(write_script(tmp_path, code), folder=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "runs").read_text() == "once\n"
+
+
+def test_a_class_that_was_changed_is_as_the_parent_has_it(tmp_path: Path) -> None:
+    code = """
+        import manyhands as mh
+
+        class Point:
+            scale = 2
+            def double(self):
+                return Point.scale
+
+        print(mh.submit(Point().double).result(), mh.map(lambda x: Point.scale, [0]))
+        Point.scale = 3
+        Point.extra = 1
+        print(mh.submit(Point().double).result(), mh.map(lambda x: Point.scale + Point.extra, [0]))
+    """
+    done = run_python(write_script(tmp_path, code), folder=tmp_path)
+    assert (done.stdout, done.stderr) == ("2 [2]\n3 [4]\n", "")
 
 
 def test_pytest_with_importlib_mode(tmp_path: Path) -> None:

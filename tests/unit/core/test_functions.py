@@ -43,6 +43,34 @@ def call_scale_by_default(x: int) -> int:
     return scale_by_default(x)
 
 
+def make_counted() -> tuple[Any, Any]:
+    number = 1
+
+    def read() -> int:
+        return number
+
+    def count() -> None:
+        nonlocal number
+        number += 1
+
+    return read, count
+
+
+read_number, count_number = make_counted()
+
+
+def call_read_number() -> Any:
+    return read_number()
+
+
+def sum_default(values: list[int] = [1]) -> int:  # noqa: B006 - what is tested
+    return sum(values)
+
+
+def call_sum_default() -> int:
+    return sum_default()
+
+
 def call_scale(x: int) -> int:
     return scale(x)
 
@@ -144,6 +172,25 @@ def test_a_changed_default_of_a_callee_arrives(
     assert load(table.register(call_scale_by_default))(5) == 15
 
 
+def test_a_changed_closure_of_a_callee_arrives(by_value: Table) -> None:
+    table, _ = by_value
+    before = read_number()
+    assert load(table.register(call_read_number))() == before
+    count_number()
+    assert load(table.register(call_read_number))() == before + 1
+
+
+def test_a_default_of_a_callee_changed_in_place_arrives(
+    by_value: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, _ = by_value
+    values = [1]
+    monkeypatch.setattr(sum_default, "__defaults__", (values,))
+    assert load(table.register(call_sum_default))() == 1
+    values.append(10)
+    assert load(table.register(call_sum_default))() == 11
+
+
 def test_changed_code_is_a_change(by_value: Table, monkeypatch: pytest.MonkeyPatch) -> None:
     table, _ = by_value
     table.register(scale)
@@ -197,13 +244,15 @@ def test_a_closure_variable_assigned_later_is_seen(by_value: Table) -> None:
 def test_what_may_change_unseen_is_pickled_every_time(by_value: Table) -> None:
     table, serializer = by_value
     first = table.register(scale_by_settings)
+    assert table.register(scale_by_settings) is first, "the same pickle is the same function"
     settings["factor"] = 3
     try:
-        assert table.register(scale_by_settings) is not first
+        changed = load(table.register(scale_by_settings))
     finally:
         settings["factor"] = 2
-    assert table.register(scale_by_settings) is first, "the same pickle is the same function"
-    assert serializer.dumps == 3
+    assert changed(5) == 15
+    assert load(table.register(scale_by_settings))(5) == 10, "what goes back is a change too"
+    assert serializer.dumps == 4
 
 
 @pytest.mark.parametrize(

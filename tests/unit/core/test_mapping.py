@@ -388,6 +388,29 @@ def test_a_failure_is_raised_with_its_index(
     assert watcher.closed == 1
 
 
+@given(rng=rngs, workers=workers, batch=sizes, items=item_sets())
+def test_in_place_a_failure_comes_after_all_results_before_it(
+    rng: Random, workers: int, batch: int | None, items: Items
+) -> None:
+    session = FakeSession(rng, workers, deaths=items.killers)
+    run = MapRun(session, items.run, (iter(range(items.count)),), batch=batch)
+    culprit = min((item for item in (*items.bad, *items.killers)), default=items.count)
+    values: list[int] = []
+    caught: BaseException | None = None
+    try:
+        for part in run.iterate_parts(ordered=True, in_place=True):
+            values += part
+    except (ValueError, WorkerDiedError) as error:
+        caught = error
+    assert values == [x * x for x in range(min(culprit, items.count))]
+    if culprit < items.count:
+        assert caught is not None
+        assert caught.__notes__[-1] == f"in item {culprit} of a map of Items.run"
+        assert all(future.done() for future, _, _ in session.outstanding), "not withdrawn"
+    else:
+        assert caught is None
+
+
 def test_a_death_is_counted_once() -> None:
     session = FakeSession(deaths={0: 1})
     with pytest.raises(WorkerDiedError):

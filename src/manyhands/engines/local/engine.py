@@ -47,7 +47,7 @@ _NAP_SECONDS = 0.004
 costs the worker on its core 0.1 ms."""
 
 _STALL_SECONDS = 0.005
-"""How long a worker may sit on calls of its message while another idles, before it is asked for them."""
+"""How long a worker may be at one of several calls that came in one message, before it is asked for the rest."""
 
 _FUNCTIONS_PER_WORKER = 512
 """Functions that a worker keeps; then it is told to forget them all."""
@@ -78,7 +78,6 @@ class LocalEngine:
         self._stillbirths = 0
         self._stats = EngineStats()
         self._broken: BaseException | None = None
-        self._stalled_since: tuple[int, float] | None = None
         self._results: list[tuple[int, Any]] = []
         self._errors: list[tuple[int, BaseException]] = []
         self._output: deque[tuple[Any, str]] = deque()
@@ -150,7 +149,9 @@ class LocalEngine:
             if not pool.count_busy() and self._template.channel.has_message():
                 self._take_news()  # what befell workers that idled, before they are sent anything
             self._send_all()
-        return None if pool.queue else self._even_out()
+        if not pool.queue:
+            self._even_out()
+        return self._watch_stalls()
 
     def deliver(self) -> None:
         while self._output:
@@ -230,30 +231,33 @@ class LocalEngine:
             for fd in fds:
                 os.close(fd)
 
-    def _even_out(self) -> float | None:
-        """Take calls back from the worker that holds the most, where others idle; when to look again."""
+    def _even_out(self) -> None:
+        """Take calls back that the busiest worker has not read, where others idle."""
         worker = self._pool.find_hoarder()
-        if worker is None:
-            self._stalled_since = None
-            return None
-        process = self._processes[worker.number]
-        if self._take_back(process, worker):
+        if worker is not None and self._take_back(self._processes[worker.number], worker):
             self._send_all()
-            return None
+
+    def _watch_stalls(self) -> float | None:
+        """Ask workers that are stuck in a call of a message for the rest of it; when to look again.
+
+        The calls of such a message were expected to be quick: those that have ended wait to be sent with the
+        others, and those that have not begun wait for what is not quick at all.
+        """
+        again = None
         now = monotonic()
-        if self._stalled_since is None or self._stalled_since[0] != process.get_current():
-            self._stalled_since = (process.get_current(), now)
-        elif (
-            now - self._stalled_since[1] >= _STALL_SECONDS
-            and process.pid is not None
-            and process.is_ready
-        ):
-            self._stalled_since = None
-            try:
-                os.kill(process.pid, m.GIVE_BACK_SIGNAL)
-            except ProcessLookupError:
-                pass
-        return _STALL_SECONDS
+        for worker in self._pool.workers.values():
+            if not worker.is_grouped or len(worker.inflight) < 2:
+                continue
+            process = self._processes[worker.number]
+            current = process.get_current()
+            if current != worker.current:
+                worker.current, worker.since = current, now
+            elif current and worker.since is not None and now - worker.since >= _STALL_SECONDS:
+                worker.since = None  # once for each call
+                process.ask_back()
+            if worker.since is not None:
+                again = _STALL_SECONDS
+        return again
 
     def _take_back(self, process: WorkerProcess, worker: WorkerState) -> bool:
         """Read what the worker has not read yet and queue its calls again; whether there was any."""

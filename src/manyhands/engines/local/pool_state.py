@@ -53,14 +53,22 @@ class WorkerState:
         Calls without an outcome, by key, in the order in which they were sent.
     known
         Keys of the functions that it was sent.
+    is_grouped
+        Whether any of what is in flight was sent in one message with others.
+    current, since
+        The call that it was at when it was last looked at, and since when, in seconds of any clock; None where it
+        was asked for the rest.
     """
 
-    __slots__ = ("inflight", "known", "number")
+    __slots__ = ("current", "inflight", "is_grouped", "known", "number", "since")
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.inflight: dict[int, Entry] = {}
         self.known: set[int] = set()
+        self.is_grouped = False
+        self.current = 0
+        self.since: float | None = None
 
 
 class PoolState:
@@ -143,6 +151,7 @@ class PoolState:
                 inflight[key] = entry
                 chosen.append(entry)
                 seconds += each
+        worker.is_grouped = len(chosen) > 1 or (worker.is_grouped and len(inflight) > len(chosen))
         return chosen
 
     def finish(

@@ -30,7 +30,7 @@ def describe_program(workers: int, cpus: int) -> tuple[dict[str, Any], dict[str,
     if not sys.executable:
         raise WorkerStartError("sys.executable is empty, so no Python is known to run workers with")
     settings = {
-        "path": [os.path.abspath(entry) if isinstance(entry, str) else entry for entry in sys.path],
+        "path": [_anchor(entry) if isinstance(entry, str) else entry for entry in sys.path],
         "argv": list(getattr(sys, "argv", [""])),
         "prefix": sys.prefix,
         "exec_prefix": sys.exec_prefix,
@@ -44,6 +44,12 @@ def describe_program(workers: int, cpus: int) -> tuple[dict[str, Any], dict[str,
         },
     }
     return settings, {**os.environ, **limit_threads(workers, cpus, dict(os.environ))}
+
+
+def _anchor(entry: str) -> str:
+    """An entry of the search path made absolute; a relative one stays where it was when it was first used."""
+    finder = sys.path_importer_cache.get(entry)
+    return getattr(finder, "path", None) or os.path.abspath(entry)
 
 
 def _list_flags() -> list[str]:
@@ -171,6 +177,15 @@ class WorkerProcess:
         """Results that had ended but were not sent when it died."""
         end = min(int(self._words[m.JOURNAL_END]), m.REGION_SIZE)
         return self.region[m.JOURNAL_START : max(end, m.JOURNAL_START)]
+
+    def ask_back(self) -> None:
+        """Ask it for the results that it holds, and for the calls of its message that it has not begun."""
+        if self.pid is None or not self.is_ready:
+            return
+        try:
+            os.kill(self.pid, m.GIVE_BACK_SIGNAL)
+        except ProcessLookupError:
+            return  # it has ended; the template's word of it is on its way
 
     def kill(self) -> None:
         """End it at once, whatever it is at: the kernel kills it when its pipe closes."""

@@ -59,7 +59,6 @@ def serve(channel: Channel, life: int, region: int, settings: dict[str, Any]) ->
     faulthandler.enable()  # a crash of native code then tells, on standard error, where Python stood
     worker = Worker(channel, memoryview(open_region(region)))
     _signal.signal(m.GIVE_BACK_SIGNAL, worker.give_back)
-    _signal.siginterrupt(m.GIVE_BACK_SIGNAL, False)
     _signal.signal(_signal.SIGINT, _signal.default_int_handler)
     if settings["log_levels"] is not None:
         stdio.forward_logging(
@@ -103,6 +102,7 @@ class Worker:
         self._functions: dict[int, Callable[..., Any]] = {}
         self._payloads: dict[int, Any] = {}
         self._waiting: deque[tuple[int, int, Any]] = deque()
+        self._is_in_call = False  # the outbox is whole, whatever interrupts the call
         self._outbox = _Outbox(channel, region, self._words)
 
     def initialize(self, payload: bytes | None) -> bool:
@@ -142,15 +142,17 @@ class Worker:
                 self._payloads.clear()
 
     def give_back(self, _signal: int, _frame: object) -> None:
-        """Hand the calls of the current message that have not begun back to the parent (a signal handler)."""
+        """Hand back the calls of the current message that have not begun, and send results (a signal handler)."""
         keys = []
         while self._waiting:
             keys.append(self._waiting.popleft()[0])
-        if keys:
-            try:
+        try:
+            if keys:
                 self._channel.send((m.GIVE_BACK, keys))
-            except OSError:  # the parent is gone, and so are we in a moment
-                return
+            if self._is_in_call:
+                self._outbox.flush()
+        except OSError:  # the parent is gone, and so are we in a moment
+            return
 
     def _run(self, keys: list[int], function_keys: list[int], payloads: list[Any]) -> None:
         outbox, words, functions = self._outbox, self._words, self._functions
@@ -166,10 +168,13 @@ class Worker:
                 fn = functions.get(function_key) or self._load_function(function_key)
                 args, kwargs = _load_arguments(payload)
                 begin = perf_counter()
+                self._is_in_call = True
                 value = fn(*args, **kwargs) if kwargs else fn(*args)
+                self._is_in_call = False
                 end = perf_counter()
                 result = dump_result(value)
             except BaseException as error:
+                self._is_in_call = False
                 if isinstance(error, SystemExit):
                     self._exit(error)
                 end = perf_counter()

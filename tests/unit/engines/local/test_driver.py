@@ -153,26 +153,30 @@ def test_what_comes_is_delivered_while_others_wait_by_their_own_means(
     assert arrived.wait(LONG)
 
 
+@pytest.mark.parametrize("burst_seconds", [0.0, LONG], ids=["alone", "burst"])
 def test_a_parked_background_thread_is_woken_by_work(
-    driver: Driver, steps: FakeSteps, monkeypatch: pytest.MonkeyPatch
+    driver: Driver, steps: FakeSteps, monkeypatch: pytest.MonkeyPatch, burst_seconds: float
 ) -> None:
     monkeypatch.setattr("manyhands.engines.local.driver._IDLE_TICKS", 0)
+    monkeypatch.setattr("manyhands.engines.local.driver._BURST_SECONDS", burst_seconds)
     parked = threading.Event()
     acquire = driver._gate.acquire
 
     def watch(*args: Any, **options: Any) -> bool:
-        if not args and not options:
+        if not args and not options and not steps.is_busy():
             parked.set()
         return acquire(*args, **options)
 
     monkeypatch.setattr(driver._gate, "acquire", watch)
     submit(driver, steps)
-    driver.wait_until(lambda: steps.delivered == 1, LONG)
+    assert driver.wait_until(lambda: steps.delivered == 1, LONG)
+    parked.clear()
+    driver._gate.release()
     assert parked.wait(LONG)
     arrived = threading.Event()
     steps.on_deliver = lambda: arrived.set() if steps.delivered == 2 else None
     submit(driver, steps)
-    assert arrived.wait(LONG)
+    assert arrived.wait(2)
 
 
 def test_one_thread_drives_at_a_time(driver: Driver, steps: FakeSteps) -> None:
@@ -189,8 +193,7 @@ def test_one_thread_drives_at_a_time(driver: Driver, steps: FakeSteps) -> None:
     def work() -> bool:
         for _ in range(50):
             submit(driver, steps)
-            before = steps.came
-            driver.wait_until(lambda: steps.came > before or not steps.busy, LONG)
+            driver.wait_until(lambda: not steps.busy, LONG)
         return True
 
     threads = [run_in_thread(work) for _ in range(4)]
@@ -236,6 +239,22 @@ def test_a_follower_takes_over_where_the_leader_is_done(driver: Driver, steps: F
     steps.answer()
     follower.join(LONG)
     assert followers == [True]
+
+
+def test_who_waits_looks_again_when_woken(driver: Driver, steps: FakeSteps) -> None:
+    """What is waited for may come about without any worker."""
+    ended: list[bool] = []
+    leading = threading.Event()
+    steps.on_deliver = leading.set
+    steps.answer()
+    leader, leaders = run_in_thread(lambda: driver.wait_until(lambda: bool(ended), LONG))
+    assert leading.wait(LONG)
+    follower, followers = run_in_thread(lambda: driver.wait_until(lambda: bool(ended), LONG))
+    ended.append(True)
+    driver.wake()
+    leader.join(2)
+    follower.join(2)
+    assert (leaders, followers) == ([True], [True])
 
 
 def test_a_callback_may_wait_inside_of_a_step(driver: Driver, steps: FakeSteps) -> None:
@@ -309,8 +328,16 @@ def test_a_step_that_fails_gives_up_and_goes_on(driver: Driver, steps: FakeSteps
 
 
 def test_a_dispatch_that_asks_for_it_is_called_again(driver: Driver, steps: FakeSteps) -> None:
-    steps.again = 0.001
-    assert driver.wait_until(lambda: len(steps.threads) >= 3, LONG)
+    submit(driver, steps)
+    assert driver.wait_until(lambda: steps.delivered == 1, LONG)
+    steps.threads.clear()
+
+    def ask_again() -> None:
+        steps.again = 0.001 if len(steps.threads) < 5 else None
+
+    steps.on_dispatch = ask_again
+    steps.answer()
+    assert driver.wait_until(lambda: len(steps.threads) >= 5, LONG)
 
 
 def test_what_is_no_longer_watched_is_not_read(driver: Driver, steps: FakeSteps) -> None:
@@ -350,15 +377,16 @@ def test_a_wait_is_interrupted_and_the_driver_stays_whole(driver: Driver, steps:
     before = signal.signal(signal.SIGINT, handle)
     try:
         steps.on_dispatch = lambda: signal.raise_signal(signal.SIGINT)
+        steps.answer()
         with pytest.raises(KeyboardInterrupt):
             driver.wait_until(lambda: bool(steps.threads), LONG)
-        assert len(steps.threads) == 1, "the step was not torn"
+        assert steps.delivered == 1, "the step was not torn"
         assert signal.getsignal(signal.SIGINT) is handle
     finally:
         signal.signal(signal.SIGINT, before)
     steps.on_dispatch = lambda: None
     submit(driver, steps)
-    assert driver.wait_until(lambda: steps.delivered == 1, LONG)
+    assert driver.wait_until(lambda: steps.delivered == 2, LONG)
 
 
 def test_a_closed_driver_leaves_nothing(steps: FakeSteps) -> None:
