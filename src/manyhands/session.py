@@ -338,11 +338,13 @@ class Session:
 
     def wait_until(self, is_done: Callable[[], bool], timeout: float | None) -> bool:
         """Wait until `is_done`, lending this thread to the engine; False where `timeout` seconds passed first."""
+        if self._pid != os.getpid():
+            self._check_open()
         return self._engine.wait_until(is_done, timeout)
 
     def attend(self) -> None:
         """Somebody waits by other means than `wait_until`."""
-        if not self._is_closed:
+        if not self._is_closed and self._pid == os.getpid():
             self._engine.attend()
 
     def cancel_call(self, future: Future[Any]) -> bool:
@@ -365,10 +367,13 @@ class Session:
             self._end(key, None, None, None)
             if self._inputs or self._lifecycle:
                 self._carry_out(self._get_lifecycle().cancel, key)
+        if withdrawn:
+            self._engine.rouse()
 
     def is_call_running(self, future: Future[Any]) -> bool:
         """Whether a worker is at the call of `future` right now."""
-        return not self._is_closed and self._engine.is_running(future.key)
+        is_ours = not self._is_closed and self._pid == os.getpid()
+        return is_ours and self._engine.is_running(future.key)
 
     def discount_batch(self, *, failed: bool) -> None:
         """A call that ended was a batch of a map, and no call of the user's."""
@@ -476,9 +481,11 @@ class Session:
                 )
                 if error is not None:
                     self._end(effect.key, None, error, None)
-        for effect in effects:
-            if isinstance(effect, Fail):
-                self._inputs.pop(effect.key, None)
+        failed = [effect.key for effect in effects if isinstance(effect, Fail)]
+        for key in failed:
+            self._inputs.pop(key, None)
+        if failed:
+            self._engine.rouse()
 
     def _blame(self, key: int, cause: int) -> DependencyError:
         """The error of a call whose input failed."""
@@ -577,7 +584,7 @@ def shutdown() -> None:
 
 
 def _close_all() -> None:
-    for session in _open_sessions:
+    for session in _open_sessions.copy():  # closing takes a session off the list
         session.close()
 
 

@@ -74,6 +74,9 @@ class FakeEngine:
             self.work()
         return is_done()
 
+    def rouse(self) -> None:
+        self.roused = True
+
     def attend(self) -> None:
         self.attended += 1
 

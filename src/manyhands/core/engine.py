@@ -88,6 +88,9 @@ class Engine(Protocol):
             False where `timeout` seconds passed first.
         """
 
+    def rouse(self) -> None:
+        """Something ended without this engine: have those in `wait_until` look again."""
+
     def attend(self) -> None:
         """Somebody waits without `wait_until`: deliver results without anybody's thread."""
 

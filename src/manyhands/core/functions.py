@@ -12,7 +12,7 @@ from manyhands.errors import NotCallableError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Any
 
     from manyhands.core.serialize import Serializer
@@ -150,7 +150,7 @@ class _Watch:
     def __init__(self) -> None:
         self._functions: list[tuple[FunctionType, CodeType, Any, Any, int]] = []
         self._names: list[
-            tuple[dict[str, Any], str, Any]
+            tuple[Mapping[str, Any], str, Any]
         ] = []  # globals, and functions' attributes
         self._cells: list[tuple[Any, Any]] = []
 
@@ -202,6 +202,10 @@ class _Watch:
         return all(self._is_stable(value, by_value) for value in values)
 
     def _is_stable(self, value: object, by_value: Callable[[str], bool]) -> bool:
+        if isinstance(value, type) and by_value(value.__module__):
+            attributes = vars(value)
+            self._names += [(attributes, name, attribute) for name, attribute in attributes.items()]
+            return True
         if isinstance(value, FunctionType):
             return _is_found_by_name(value, by_value) or self.add(value, by_value)
         if type(value) in (tuple, frozenset):

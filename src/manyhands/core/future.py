@@ -7,6 +7,7 @@ Our own waits need none: they drive the engine, or wait for its progress as a wh
 
 from __future__ import annotations
 
+import os
 import threading
 from concurrent.futures import CancelledError, InvalidStateError
 from concurrent.futures import Future as _StandardFuture
@@ -33,6 +34,15 @@ else:
 
 _births = threading.Lock()
 """Held while a future gets its listeners, and while a future without listeners ends: so that none is missed."""
+
+
+def _renew_lock() -> None:
+    """In a forked child: a thread that the child does not have may hold the lock."""
+    global _births
+    _births = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
 
 _DONE = (FINISHED, CANCELLED, CANCELLED_AND_NOTIFIED)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from itertools import count
-from types import FunctionType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 CACHED = type(lru_cache(lambda: None))
 """The type of what `functools.cache` and `lru_cache` make."""
 
+_serials = count()
+
 _UNCHANGING = (FunctionType, type, ModuleType, CACHED)
+_FIXED = (*_UNCHANGING, CodeType, int, float, complex, str, bytes, type(None))
 
 
 class Identities:
@@ -39,10 +42,19 @@ class Identities:
 
     def __init__(self, dump: Callable[[Any], bytes]) -> None:
         self._dump = dump
+        self._serial = next(_serials)
         self._known: dict[int, tuple[object, list[object], int]] = {}
         self._numbers = count()
         self._last: dict[tuple[str, str], object] = {}
         self.version = 0
+
+    def name_namespace(self, space: dict[str, Any]) -> str:
+        """The key of a dictionary of globals, the same as long as it lives."""
+        return f"{self._serial}:{space.get('__name__')}:{id(space)}"
+
+    def identify_class(self, cls: type) -> object:
+        """A token of a class as it is now."""
+        return self._serial, self.identify(cls)
 
     def identify_all(self, key: str, values: dict[str, object]) -> dict[str, object]:
         """Tokens of the values of globals of the namespace `key`."""
@@ -62,6 +74,8 @@ class Identities:
                 return next(self._numbers)
             return len(payload), hash(payload)
         parts = _list_parts(value)
+        if not isinstance(value, type) and not all(isinstance(part, _FIXED) for part in parts):
+            return next(self._numbers)  # a list among its defaults, say, changes unseen
         known = self._known.get(id(value))
         if known is None or known[0] is not value or not _are_same(known[1], parts):
             known = self._known[id(value)] = (value, parts, next(self._numbers))
@@ -69,10 +83,19 @@ class Identities:
 
 
 def _list_parts(value: object) -> list[object]:
-    """What of a function can be replaced while it stays the same object."""
+    """What of a function or class can be replaced while it stays the same object."""
+    if isinstance(value, type):
+        return list(vars(value).values())
     if not isinstance(value, FunctionType):
         return []
-    return [value.__code__, value.__defaults__, value.__kwdefaults__, *value.__dict__.values()]
+    parts = [value.__code__, *(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
+    parts += value.__dict__.values()
+    for cell in value.__closure__ or ():
+        try:
+            parts.append(cell.cell_contents)
+        except ValueError:  # not assigned yet
+            parts.append(None)
+    return parts
 
 
 def _are_same(old: list[object], new: list[object]) -> bool:
@@ -119,14 +142,14 @@ def select_new(key: str, values: dict[str, object], tokens: dict[str, object]) -
     return new
 
 
-_made: set[type] = set()
+_made: dict[type, object] = {}
 
 
-def set_class_once(cls: type, state: tuple[Callable[[type, Any], object], Any]) -> type:
-    """In a worker: fill a class that came by value, unless it came before."""
-    fill, content = state
-    if cls not in _made:
-        _made.add(cls)
+def fill_class(cls: type, state: tuple[Callable[[type, Any], object], Any, object]) -> type:
+    """In a worker: fill a class that came by value, unless it came before as it comes now."""
+    fill, content, token = state
+    if _made.get(cls, _made) != token:
+        _made[cls] = token
         fill(cls, content)
     return cls
 

@@ -17,8 +17,8 @@ from manyhands.core.namespaces import (
     Identities,
     Namespace,
     Values,
+    fill_class,
     rebuild_cached,
-    set_class_once,
 )
 from manyhands.errors import UnpicklableError
 
@@ -145,12 +145,14 @@ def _make_value_pickler(
             if isinstance(obj, FunctionType):
                 self.enter(obj.__module__)
                 space = obj.__globals__
-                key = f"{space.get('__name__')}:{id(space)}"
+                key = identities.name_namespace(space)
                 self.globals_ref.setdefault(id(space), Namespace(key))
                 return share_globals(super().reducer_override(obj), key)
             if isinstance(obj, type):
                 self.enter(obj.__module__)
-                return fill_once(super().reducer_override(obj))
+                return fill_once(super().reducer_override(obj), obj)
+            if isinstance(obj, ModuleType):
+                self.enter(obj.__name__)
             if type(obj) is CACHED and by_value(obj.__module__):
                 return rebuild_cached, (obj.__wrapped__, obj.cache_parameters())
             if hasattr(type(obj), "__wrapped__"):
@@ -173,10 +175,17 @@ def _make_value_pickler(
             slots["__globals__"] = Values(key, slots["__globals__"], identities)
         return reduced
 
-    def fill_once(reduced: Any) -> Any:
+    def fill_once(reduced: Any, cls: type) -> Any:
         if isinstance(reduced, tuple) and len(reduced) == 6:
             make, args, state, items, pairs, fill = reduced
-            return make, args, (fill, state), items, pairs, set_class_once
+            return (
+                make,
+                args,
+                (fill, state, identities.identify_class(cls)),
+                items,
+                pairs,
+                fill_class,
+            )
         return reduced
 
     pickler: Pickler = ValuePickler(buffer, protocol=PROTOCOL)

@@ -66,6 +66,10 @@ class InlineEngine:
         with self._change:
             return self._change.wait_for(is_done, timeout)
 
+    def rouse(self) -> None:
+        with self._change:
+            self._change.notify_all()
+
     def attend(self) -> None:
         """Nothing is ever outstanding."""
 

@@ -78,6 +78,10 @@ class ThreadsEngine:
             self._run(call)
         return is_done()
 
+    def rouse(self) -> None:
+        with self._change:
+            self._change.notify_all()
+
     def attend(self) -> None:
         """Threads deliver by themselves."""
 

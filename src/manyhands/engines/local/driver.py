@@ -98,6 +98,8 @@ class Driver:
         if self._submits < _BURST_CALLS and monotonic() - self._stepped_at < _BURST_SECONDS:
             if self._leader is not None and self._leader != threading.get_ident():
                 self.wake()  # it may sleep for long
+            if self._is_parked:
+                self._gate.release()
             return
         if self._take_lead():
             try:
@@ -159,6 +161,13 @@ class Driver:
         if self._background is None:
             self._start_background()
         self._gate.release()
+
+    def rouse(self) -> None:
+        """Something ended outside of the steps: have all that wait look again."""
+        self.wake()
+        if self._followers:
+            with self._progress:
+                self._progress.notify_all()
 
     def wake(self) -> None:
         """Have the leader look up from its wait."""
@@ -311,8 +320,8 @@ class Driver:
                 thread = threading.Thread(
                     target=self._run_background, name="manyhands-driver", daemon=True
                 )
-                self._background = thread
                 thread.start()
+                self._background = thread
 
     def _run_background(self) -> None:
         idle_ticks = 0

@@ -125,6 +125,9 @@ class LocalEngine:
     def wait_until(self, is_done: Callable[[], bool], timeout: float | None) -> bool:
         return self._driver.wait_until(is_done, timeout)
 
+    def rouse(self) -> None:
+        self._driver.rouse()
+
     def attend(self) -> None:
         self._driver.attend()
 
@@ -537,14 +540,20 @@ def _list_log_levels() -> dict[str, int] | None:
     logging = sys.modules.get("logging")
     if logging is None:
         return None
-    root = logging.getLogger()
-    if not root.handlers and root.level == logging.WARNING:
-        return None
-    levels = {"": root.level}
-    for name, logger in list(root.manager.loggerDict.items()):
-        if getattr(logger, "level", 0):
-            levels[name] = logger.level
-    return levels
+    named = logging.getLogger().manager.loggerDict.items()
+    loggers = {"": logging.getLogger()} | {
+        name: logger
+        for name, logger in list(named)
+        if isinstance(logger, logging.Logger) and not name.startswith("concurrent.")
+    }
+    is_set_up = any(
+        logger.level != (logging.NOTSET if name else logging.WARNING)
+        or any(not isinstance(handler, logging.NullHandler) for handler in logger.handlers)
+        for name, logger in loggers.items()
+    )
+    return (
+        {name: g.level for name, g in loggers.items() if g.level or not name} if is_set_up else None
+    )
 
 
 def _write(stream: str, text: Any) -> None:

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Serve the parent: the entry point of the process."""
+    os.closerange(
+        PARENT_FD + 1, os.sysconf("SC_OPEN_MAX")
+    )  # what the parent made inheritable for others
     channel = Channel(_socket.socket(fileno=PARENT_FD))
     received = channel.receive()
     assert received is not None

@@ -161,11 +161,17 @@ class Worker:
         outbox.begin(alone=len(keys) == 1)
         while waiting:
             key, function_key, payload = waiting.popleft()
+            fn = functions.get(function_key)
+            if fn is None and function_key not in self._payloads:
+                # The parent took the function back, and we were quicker to take the call.
+                self._channel.send((m.GIVE_BACK, [key]))
+                continue
             words[m.CURRENT] = key
             failed = False
             begin = end = 0.0
             try:
-                fn = functions.get(function_key) or self._load_function(function_key)
+                if fn is None:
+                    fn = self._load_function(function_key)
                 args, kwargs = _load_arguments(payload)
                 begin = perf_counter()
                 self._is_in_call = True
@@ -186,6 +192,7 @@ class Worker:
             outbox.add(key, result, end - begin, failed)
             if not waiting or end - outbox.sent_at > _FLUSH_SECONDS or outbox.size > m.FLUSH_BYTES:
                 outbox.flush()
+        outbox.flush()
         words[m.CURRENT] = 0
 
     def _load_function(self, key: int) -> Callable[..., Any]:

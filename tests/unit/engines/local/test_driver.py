@@ -79,7 +79,9 @@ def steps() -> Iterator[FakeSteps]:
 
 
 @pytest.fixture
-def driver(steps: FakeSteps) -> Iterator[Driver]:
+def driver(steps: FakeSteps, monkeypatch: pytest.MonkeyPatch) -> Iterator[Driver]:
+    # Who waits beside the leader looks for himself now and then; here he has to be told.
+    monkeypatch.setattr("manyhands.engines.local.driver._FOLLOW_SECONDS", 10 * LONG)
     driver = Driver(steps)
     driver.watch(steps.reading, steps.take)
     yield driver

@@ -237,6 +237,15 @@ def test_a_withdrawn_call_is_never_sent() -> None:
     assert not pool.withdraw(2), "it has been sent"
 
 
+def test_a_withdrawn_call_is_left_out_of_a_message() -> None:
+    pool = make_pool(1)
+    fill(pool, range(1, 8), make_function(1e-7))
+    for key in (3, 4, 7):
+        pool.withdraw(key)
+    assert plan(pool) == [(1, [1, 2, 5, 6])]
+    pool.validate()
+
+
 def test_a_pool_whose_calls_were_all_withdrawn_is_not_busy() -> None:
     pool = make_pool(1)
     fill(pool, [1], make_function(None))
@@ -380,7 +389,8 @@ class PoolMachine(RuleBasedStateMachine):
     def withdraw(self, data: st.DataObject) -> None:
         if not self.keys:
             return
-        key = data.draw(st.integers(1, self.keys))
+        near = st.sampled_from(self.queue[:50]) if self.queue else st.nothing()
+        key = data.draw(near | st.integers(1, self.keys))
         assert self.pool.withdraw(key) == (key in self.queue)
         if key in self.queue:
             self.queue.remove(key)  # and it does not come again: the session has forgotten it
