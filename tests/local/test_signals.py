@@ -65,7 +65,7 @@ INTERRUPTED = """
 def interrupt(folder: Path, wait: str, work: str, *, group: bool = False) -> None:
     code = INTERRUPTED.format(wait=WAITS[wait], work=WORK[work])
     with start_script(folder, code) as program:
-        assert program.stdout is not None
+        assert program.stdout is not None and program.stderr is not None
         wait_for(lambda: list(folder.glob("at-work-*")), "a worker is at work")
         begin = time.monotonic()
         if group:
@@ -74,7 +74,9 @@ def interrupt(folder: Path, wait: str, work: str, *, group: bool = False) -> Non
             os.kill(program.pid, signal.SIGINT)
         assert program.stdout.readline() == "interrupted\n"
         assert time.monotonic() - begin < 1.0
-        out, err = program.communicate(timeout=30)
+        # Not `communicate`: it would not see what `readline` has buffered of the next line.
+        out, err = program.stdout.read(), program.stderr.read()
+        program.wait(30)
     assert (out, err, program.returncode) == ("caught 1\n", "", 0)
 
 

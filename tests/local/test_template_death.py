@@ -15,12 +15,22 @@ from tests.local.processes import is_alive, list_children, list_family
 
 def find_template() -> int:
     """The one child of this process that has come since the test began: nothing else starts any."""
-    (template,) = [pid for pid in list_children(os.getpid()) if is_template(pid)]
+    found: list[int] = []
+
+    def look() -> bool:  # it has its own command line only once it has been exec'd
+        found[:] = [pid for pid in list_children(os.getpid()) if is_template(pid)]
+        return bool(found)
+
+    wait_for(look, "the template runs")
+    (template,) = found
     return template
 
 
 def is_template(pid: int) -> bool:
-    return b"manyhands.engines.local.template" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    try:
+        return b"manyhands.engines.local.template" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:  # it has ended meanwhile
+        return False
 
 
 def kill(pid: int) -> None:
