@@ -13,11 +13,15 @@ from manyhands.testing.work import Gate, Mark, note
 from tests.local.processes import is_alive, list_children, list_family
 
 
-def find_template() -> int:
+def find_template(session: mh.Session | None = None) -> int:
     """The one child of this process that has come since the test began: nothing else starts any."""
     found: list[int] = []
 
     def look() -> bool:  # it has its own command line only once it has been exec'd
+        if (
+            session is not None
+        ):  # an idle session learns of its template's death when it is used again
+            assert session.submit(abs, -1).result(LIMIT) == 1
         found[:] = [pid for pid in list_children(os.getpid()) if is_template(pid)]
         return bool(found)
 
@@ -42,7 +46,7 @@ def test_an_idle_pool_heals(start_method: str) -> None:
     with mh.Session("local", workers=2, start_method=start_method) as session:
         for _ in range(3):
             assert session.map(abs, range(-3, 0)) == [3, 2, 1]
-            kill(find_template())
+            kill(find_template(session))
         assert session.map(abs, range(-3, 0)) == [3, 2, 1]
         assert session.submit(abs, -1).result(LIMIT) == 1
 

@@ -52,6 +52,8 @@ _STALL_SECONDS = 0.005
 _FUNCTIONS_PER_WORKER = 512
 """Functions that a worker keeps; then it is told to forget them all."""
 
+_ORPHANED = "The template process had ended before; how this worker ended is not known."
+
 _ENTRY_SIZE = calcsize(m.JOURNAL_ENTRY)
 
 
@@ -321,6 +323,8 @@ class LocalEngine:
         self._stats.computing += total
         self._stats.moving += busy - total
         entries = self._pool.finish(worker, keys, seconds)
+        if process.is_orphan:
+            self._retire(process)
         if not failed and None not in entries:
             self._results += zip(keys, payloads, strict=True)
             return
@@ -413,7 +417,8 @@ class LocalEngine:
                 WorkerStartError(f"workers end before they are ready (status {status}). {stderr}")
             )
             return
-        self._add_worker()
+        if not process.is_orphan:  # another has its place already
+            self._add_worker()
 
     def _take_journal(self, process: WorkerProcess, worker: WorkerState) -> None:
         """Results that the dead worker had computed and not sent."""
@@ -444,18 +449,17 @@ class LocalEngine:
         )
 
     def _remove(self, process: WorkerProcess) -> None:
-        for fd in (process.channel.fileno(), process.stdout.fd, process.stderr.fd):
+        for fd in (process.channel.fileno(), process.stdout.fd, process.stderr.fd, process.end_fd):
             self._driver.unwatch(fd)
         process.close()
 
     def _lose_template(self) -> None:
-        """The template has ended, and nobody reports on its workers: end them, and begin anew."""
+        """The template has ended, and nobody reports on its workers: another begins, with workers of its own."""
         self._driver.unwatch(self._template.channel.fileno())
         status = self._template.close()
-        numbers = list(self._processes)
-        for process in [*self._processes.values(), *self._leaving.values()]:
-            process.kill()
         if self._is_closing or self._broken is not None:
+            for process in [*self._processes.values(), *self._leaving.values()]:
+                process.kill()
             for number in list(self._leaving):
                 self._lose(number, status)
             return
@@ -469,12 +473,30 @@ class LocalEngine:
             return
         self._template = TemplateProcess(self._config.workers, self._cpus)
         self._driver.watch(self._template.channel.fileno(), self._take_news)
-        for number in numbers:
-            self._lose(
-                number,
-                signal.SIGKILL,
-                "The template process ended, and its workers were ended for that.",
-            )
+        for process in list(self._processes.values()):
+            self._orphan(process)
+
+    def _orphan(self, process: WorkerProcess) -> None:
+        """Let a worker without a template end what it is at, and have another in its place at once."""
+        worker = self._pool.workers[process.number]
+        worker.is_closing = process.is_orphan = True
+        self._add_worker()
+        self._take_back(process, worker)
+        try:
+            fd = os.pidfd_open(process.pid or 0)
+        except OSError:  # it is dead, or never lived
+            self._lose(process.number, signal.SIGKILL, _ORPHANED)
+            return
+        process.end_fd = fd
+        self._driver.watch(fd, partial(self._lose, process.number, signal.SIGKILL, _ORPHANED))
+        self._retire(process)
+
+    def _retire(self, process: WorkerProcess) -> None:
+        """End an orphan once it has nothing to do."""
+        worker = self._pool.workers.get(process.number)
+        if worker is not None and not worker.inflight and process.number in self._processes:
+            process.kill()
+            self._lose(process.number, signal.SIGKILL)
 
     # The end.
 

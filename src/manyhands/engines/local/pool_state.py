@@ -53,6 +53,8 @@ class WorkerState:
         Calls without an outcome, by key, in the order in which they were sent.
     known
         Keys of the functions that it was sent.
+    is_closing
+        Whether it gets no more calls.
     is_grouped
         Whether any of what is in flight was sent in one message with others.
     current, since
@@ -60,12 +62,13 @@ class WorkerState:
         was asked for the rest.
     """
 
-    __slots__ = ("current", "inflight", "is_grouped", "known", "number", "since")
+    __slots__ = ("current", "inflight", "is_closing", "is_grouped", "known", "number", "since")
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.inflight: dict[int, Entry] = {}
         self.known: set[int] = set()
+        self.is_closing = False
         self.is_grouped = False
         self.current = 0
         self.since: float | None = None
@@ -116,7 +119,8 @@ class PoolState:
 
         The consumer gives the calls of a message back where it cannot be sent, and stops.
         """
-        workers = sorted(self.workers.values(), key=lambda worker: len(worker.inflight))
+        open_workers = [worker for worker in self.workers.values() if not worker.is_closing]
+        workers = sorted(open_workers, key=lambda worker: len(worker.inflight))
         share = -(-len(self._queued) // len(workers)) if workers else 0
         for worker in workers:
             left = share

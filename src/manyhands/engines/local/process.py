@@ -139,12 +139,18 @@ class WorkerProcess:
         None until the template has said it.
     is_ready : bool
         Whether its initializer has run.
+    is_orphan : bool
+        Whether its template has ended, so that nobody will report its end.
+    end_fd : int
+        Of an orphan: becomes readable when it ends; -1 for none.
     """
 
     def __init__(self, number: int, template: Channel, settings: dict[str, Any]) -> None:
         self.number = number
         self.pid: int | None = None
         self.is_ready = False
+        self.is_orphan = False
+        self.end_fd = -1
         ours, theirs = open_pair()
         self.channel = Channel(ours)
         # The worker's own end, kept: what the worker has not read can be read here, and is then not read there.
@@ -200,6 +206,9 @@ class WorkerProcess:
         self.inbox.close()
         self.stdout.close()
         self.stderr.close()
+        if self.end_fd >= 0:
+            os.close(self.end_fd)
+            self.end_fd = -1
         self._words.release()
         self.region.release()
         self._region.close()
