@@ -80,7 +80,8 @@ def test_submitted_calls(place: str, damage: Damage, start_method: str, tmp_path
         ]
         found = mh.gather(futures, on_error="return", timeout=LIMIT)
         check(place, damage, found)
-        assert session.report().deaths == (len(BAD) if damage in DEADLY else 0)
+        deaths = session.report().deaths
+        assert deaths >= len(BAD) if damage in DEADLY else deaths == 0
         assert session.map(abs, range(-5, 0)) == [5, 4, 3, 2, 1]
     not_run = BAD if place == "unpickling arguments" else ()
     assert count_runs(tmp_path) == [0 if x in not_run else 1 for x in range(COUNT)]

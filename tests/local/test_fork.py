@@ -149,11 +149,6 @@ with mh.Session("local", workers=2) as session:
     assert run(tmp_path, body) == "0\n0\n"
 
 
-def test_a_fork_while_calls_are_under_way(tmp_path: Path) -> None:
-    """The child is forked while threads of the parent hold the engine's locks."""
-    body = """
-import threading
-stop = threading.Event()
 def use():
     while not stop.is_set():
         session.map(abs, range(200))
