@@ -149,27 +149,6 @@ with mh.Session("local", workers=2) as session:
     assert run(tmp_path, body) == "0\n0\n"
 
 
-def use():
-    while not stop.is_set():
-        session.map(abs, range(200))
-        session.submit(abs, -1).result(30)
-with mh.Session("local", workers=2) as session:
-    users = [threading.Thread(target=use) for _ in range(3)]
-    for user in users:
-        user.start()
-    def act():
-        expect(mh.SessionClosedError, lambda: session.submit(abs, -1))
-        with mh.Session("local", workers=1) as own:
-            assert own.map(abs, range(-3, 0)) == [3, 2, 1]
-    codes = [fork(act) for _ in range(15)]
-    stop.set()
-    for user in users:
-        user.join(30)
-    print(set(codes), session.map(abs, [-1]))
-"""
-    assert run(tmp_path, body) == "{0} [1]\n"
-
-
 def test_multiprocessing_children_are_children_too(tmp_path: Path) -> None:
     body = """
 import multiprocessing
