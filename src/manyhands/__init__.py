@@ -12,10 +12,12 @@ from __future__ import annotations
 TYPE_CHECKING = False  # as `typing` has it, whose import takes 10 ms
 if TYPE_CHECKING:
     from manyhands.api.calls import as_completed, gather, submit, wait
+    from manyhands.api.data import array, empty, get, put, zeros
     from manyhands.api.mapping import imap, imap_unordered, map, starmap
     from manyhands.api.reporting import report
     from manyhands.api.task import Task, task
     from manyhands.core.future import Future
+    from manyhands.core.refs import Ref
     from manyhands.errors import (
         DependencyError,
         EngineNotInstalledError,
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
         NotCallableError,
         RemoteError,
         SessionClosedError,
+        StoreFullError,
         UnknownEngineError,
         UnloadableError,
         UnpicklableError,
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
         WorkerError,
         WorkerStartError,
     )
+    from manyhands.observe.memory import MemoryReport
     from manyhands.observe.report import Report
     from manyhands.session import Session, shutdown
 
@@ -43,11 +47,14 @@ __all__ = [
     "Future",
     "InvalidArgumentError",
     "ManyhandsError",
+    "MemoryReport",
     "NotCallableError",
+    "Ref",
     "RemoteError",
     "Report",
     "Session",
     "SessionClosedError",
+    "StoreFullError",
     "Task",
     "UnknownEngineError",
     "UnloadableError",
@@ -56,25 +63,33 @@ __all__ = [
     "WorkerDiedError",
     "WorkerError",
     "WorkerStartError",
+    "array",
     "as_completed",
+    "empty",
     "gather",
+    "get",
     "imap",
     "imap_unordered",
     "map",
+    "put",
     "report",
     "shutdown",
     "starmap",
     "submit",
     "task",
     "wait",
+    "zeros",
 ]
 
 _HOMES = {
     "api.calls": ("as_completed", "gather", "submit", "wait"),
+    "api.data": ("array", "empty", "get", "put", "zeros"),
     "api.mapping": ("imap", "imap_unordered", "map", "starmap"),
     "api.reporting": ("report",),
     "api.task": ("Task", "task"),
     "core.future": ("Future",),
+    "core.refs": ("Ref",),
+    "observe.memory": ("MemoryReport",),
     "observe.report": ("Report",),
     "session": ("Session", "shutdown"),
 }

@@ -13,6 +13,7 @@ did not raise. Each class is also a built-in error where a caller would expect t
     ├── UnpicklableError           (pickle.PicklingError) a value that cannot travel between processes
     ├── UnloadableError            (pickle.UnpicklingError) a value that travelled and cannot be rebuilt
     ├── DependencyError            (RuntimeError)         a call whose input failed; the failure is its cause
+    ├── StoreFullError             (MemoryError)          no room in memory and on disk for one more value
     ├── RemoteError                (RuntimeError)         stands in for an exception that could not travel
     └── WorkerError                (RuntimeError)
         ├── WorkerStartError                              workers cannot start, or their initializer failed
@@ -75,6 +76,10 @@ class UnloadableError(ManyhandsError, UnpicklingError):
 
 class DependencyError(ManyhandsError, RuntimeError):
     """A call was not run because a future among its arguments failed; that failure is the cause."""
+
+
+class StoreFullError(ManyhandsError, MemoryError):
+    """A value fits neither into the memory nor onto the disk that the session may use; the message says what does."""
 
 
 class RemoteError(ManyhandsError, RuntimeError):

@@ -13,10 +13,16 @@ from time import monotonic
 
 from manyhands.core import place
 from manyhands.core.functions import check_callable, name_callable
-from manyhands.core.model import NO_RETRIES, Call, EngineConfig, RetryPolicy
+from manyhands.core.model import NO_RETRIES, Call, EngineConfig, RetryPolicy, StoreConfig
+from manyhands.core.refs import Ref
 from manyhands.core.signatures import ListMap, ListStarMap, StreamMap, Submit, typed
 from manyhands.engines.registry import create_engine
-from manyhands.errors import DependencyError, InvalidArgumentError, SessionClosedError
+from manyhands.errors import (
+    DependencyError,
+    InvalidArgumentError,
+    SessionClosedError,
+    UnsupportedError,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,6 +37,7 @@ if TYPE_CHECKING:
     from manyhands.core.mapping import MapRun
     from manyhands.core.model import Capabilities
     from manyhands.core.options import RunOptions
+    from manyhands.observe.memory import MemoryReport
     from manyhands.observe.report import Report
 
 
@@ -60,10 +67,19 @@ class Session:
         A function run once in each worker before its first call, and its arguments.
     start_method
         How a local worker is made: "fork" (from a clean template process; the default) or "spawn".
+    store
+        How much memory large values may take (arguments, results, what was `put`), such as "8GB" or a number of
+        bytes; left out, two fifths of the memory that this process may use. Past it, those not in use go to disk.
+    spill
+        How much of the disk they may take; left out, nine tenths of what is free. 0 turns it off.
+    spill_folder
+        The folder for that; left out, that of temporary files.
 
     Raises
     ------
     InvalidArgumentError, UnknownEngineError, WorkerStartError
+    UnsupportedError
+        `store` or `spill` for an engine that has no store.
 
     Examples
     --------
@@ -83,6 +99,9 @@ class Session:
         initializer: Callable[..., object] | None = None,
         initargs: Iterable[Any] = (),
         start_method: str | None = None,
+        store: str | int | None = None,
+        spill: str | int | None = None,
+        spill_folder: str | os.PathLike[str] | None = None,
     ) -> None:
         self._is_closed = True  # until it is open
         if initializer is not None:
@@ -100,6 +119,8 @@ class Session:
         config = EngineConfig(
             _check_workers(workers, name), initializer, tuple(initargs), start_method
         )
+        if (store, spill, spill_folder) != (None, None, None):
+            config.store = self._check_store(store, spill, spill_folder)
         self._workers = config.workers
         self._opened = monotonic()
         self._closed_at: float | None = None
@@ -198,6 +219,26 @@ class Session:
         """`manyhands.imap_unordered` on this session."""
         return _stream(self.start_map(fn, (iterable, *more), **options), ordered=False)
 
+    def put(self, value: Any, *, writable: bool = False, copy: bool = False) -> Ref[Any]:
+        """`manyhands.put` on this session."""
+        self._check_open()
+        return self._engine.put(value, writable=writable, copy=copy)
+
+    def allocate(self, size: int) -> Any:
+        """A writable buffer of `size` bytes that workers read without a copy; None where this engine needs none."""
+        self._check_open()
+        return self._engine.allocate(size)
+
+    def memory(self) -> MemoryReport:
+        """What the session stores: how large it is, where it is, and who needs it.
+
+        After the session's end it names the values that could not be freed, because the program still has arrays
+        over them.
+        """
+        from manyhands.observe.memory import MemoryReport
+
+        return MemoryReport.make(self.engine, self._engine.describe_memory())
+
     def report(self) -> Report:
         """Where the time went so far."""
         from manyhands.observe.report import Report
@@ -282,8 +323,10 @@ class Session:
         name = getattr(fn, "__qualname__", None) or name_callable(fn)
         future = self._futures[key] = self._make_future(self, key, name)
         call = Call(key, fn, args, kwargs)
-        inputs = find_futures(args, kwargs)
-        call.has_inputs = bool(inputs)
+        inputs = find_handles(args, kwargs)
+        if inputs:
+            call.has_inputs = True
+            inputs = [handle for handle in inputs if type(handle) is not Ref]
         if inputs or policy.retries:
             self._admit(call, inputs, policy)
         else:
@@ -502,9 +545,22 @@ class Session:
     def _hand_over(self, call: Call) -> None:
         """Give a call to the engine; what keeps it from travelling becomes its error."""
         try:
-            self._engine.submit(_fill_in(call) if call.has_inputs else call)
+            self._engine.submit(self._fill_in(call) if call.has_inputs else call)
         except Exception as error:
             self._perform(self._fail_at_once(call.key), {call.key: error})
+
+    def _fill_in(self, call: Call) -> Call:
+        """The call with results and stored values in the place of futures and refs, or what stands for them."""
+        args = tuple(_replace(arg, self._hand_on) for arg in call.args)
+        kwargs = {name: _replace(arg, self._hand_on) for name, arg in call.kwargs.items()}
+        return Call(call.key, call.fn, args, kwargs)
+
+    def _hand_on(self, handle: Any) -> Any:
+        if type(handle) is Ref:
+            return self._engine.forward(handle.record)
+        if isinstance(handle, self._make_future) and handle.owner is self:
+            return handle.hand_on(self._engine.forward)
+        return handle.result()
 
     def _fail_at_once(self, key: int) -> list[Effect]:
         from manyhands.core.lifecycle import Fail
@@ -524,6 +580,27 @@ class Session:
             self._calls += 1
             self._failed += 1
             future.settle(value, error, load)
+
+    def _check_store(
+        self,
+        store: str | int | None,
+        spill: str | int | None,
+        folder: str | os.PathLike[str] | None,
+    ) -> StoreConfig:
+        from manyhands.core.sizes import parse_size
+
+        if not self._engine.capabilities.stores:
+            raise UnsupportedError(
+                f"the engine {self._engine.name!r} has no store to limit, since it copies nothing; store=, spill= and "
+                f"spill_folder= are for the engine 'local'"
+            )
+        if folder is not None and not os.path.isdir(folder):  # noqa: PTH112 - see pyproject.toml on pathlib
+            raise InvalidArgumentError(f"spill_folder={folder!r}: there is no such folder")
+        return StoreConfig(
+            None if store is None else parse_size(store, "store"),
+            None if spill is None else parse_size(spill, "spill"),
+            None if folder is None else os.path.abspath(folder),  # noqa: PTH100
+        )
 
     def _check_open(self) -> None:
         if self._pid != os.getpid():
@@ -622,9 +699,9 @@ def check_on_error(on_error: str) -> bool:
     return on_error == "return"
 
 
-def find_futures(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[StandardFuture[Any]]:
-    """The futures among the arguments, also inside lists, tuples and dicts."""
-    found: list[StandardFuture[Any]] = []
+def find_handles(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+    """The futures and refs among the arguments, also inside lists, tuples and dicts."""
+    found: list[Any] = []
     for arg in args:
         if type(arg) not in _PLAIN:
             _find_in(arg, found)
@@ -638,7 +715,11 @@ _PLAIN = frozenset({int, float, str, bytes, bool, type(None)})
 _CONTAINERS = (list, tuple, dict)
 
 
-def _find_in(value: Any, found: list[StandardFuture[Any]]) -> None:
+def _is_handle(value: Any) -> bool:
+    return type(value) is Ref or (hasattr(value, "add_done_callback") and hasattr(value, "result"))
+
+
+def _find_in(value: Any, found: list[Any]) -> None:
     kind = type(value)
     if kind in _PLAIN:
         return
@@ -647,29 +728,21 @@ def _find_in(value: Any, found: list[StandardFuture[Any]]) -> None:
         if not _PLAIN.issuperset(map(type, items)):
             for item in items:
                 _find_in(item, found)
-    elif hasattr(value, "add_done_callback") and hasattr(value, "result"):
+    elif _is_handle(value):
         found.append(value)
 
 
-def _fill_in(call: Call) -> Call:
-    """The call with results in the place of futures."""
-    args = tuple(_replace(arg) for arg in call.args)
-    return Call(call.key, call.fn, args, {name: _replace(arg) for name, arg in call.kwargs.items()})
-
-
-def _replace(value: Any) -> Any:
+def _replace(value: Any, hand_on: Callable[[Any], Any]) -> Any:
     kind = type(value)
     if kind in _PLAIN:
         return value
     if kind is dict:
-        return {key: _replace(item) for key, item in value.items()}
+        return {key: _replace(item, hand_on) for key, item in value.items()}
     if kind in _CONTAINERS:
-        return (
-            value if _PLAIN.issuperset(map(type, value)) else kind(_replace(item) for item in value)
-        )
-    if hasattr(value, "add_done_callback") and hasattr(value, "result"):
-        return value.result()
-    return value
+        if _PLAIN.issuperset(map(type, value)):
+            return value
+        return kind(_replace(item, hand_on) for item in value)
+    return hand_on(value) if _is_handle(value) else value
 
 
 def _has_succeeded(future: StandardFuture[Any]) -> bool:

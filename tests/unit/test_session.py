@@ -27,7 +27,7 @@ from manyhands.errors import (
     UnpicklableError,
     WorkerStartError,
 )
-from manyhands.session import Session, check_on_error, find_futures, get_session, make_policy
+from manyhands.session import Session, check_on_error, find_handles, get_session, make_policy
 
 
 class FakeEngine:
@@ -41,6 +41,7 @@ class FakeEngine:
         self.running: set[int] = set()
         self.submitted: list[int] = []
         self.refusal: Exception | None = None
+        self.lost: Exception | None = None
         self.killed: set[int] = set()
         self.closed_with: float | None = None
         self.attended = 0
@@ -58,6 +59,11 @@ class FakeEngine:
 
     def load(self, value: Any) -> tuple[Any, BaseException | None]:
         return value, None
+
+    def forward(self, value: Any) -> Any:
+        if self.lost is not None:
+            raise self.lost
+        return value
 
     def cancel(self, keys: Iterable[int], *, kill: bool = False) -> set[int]:
         taken = {key for key in keys if key in self.calls and (kill or key not in self.running)}
@@ -373,7 +379,7 @@ def make_future(session: Session) -> Future[Any]:
 def test_futures_are_found_wherever_results_are_put(session: Session) -> None:
     one, two, three, four = (make_future(session) for _ in range(4))
     standard: concurrent.futures.Future[int] = concurrent.futures.Future()
-    found = find_futures(
+    found = find_handles(
         (one, 5, [two, (three, "x"), {"k": [four]}], {one}), {"key": standard, "none": None}
     )
     assert found == [one, two, three, four, standard]
@@ -383,7 +389,7 @@ def test_futures_are_found_wherever_results_are_put(session: Session) -> None:
     "value", [[], {}, (), [1, 2.5, "x", None], {"a": {"b": (1,)}}, object(), range(3), abs]
 )
 def test_where_there_are_none_none_are_found(value: Any) -> None:
-    assert find_futures((value,), {"x": value}) == []
+    assert find_handles((value,), {"x": value}) == []
 
 
 def collect(*args: Any, **kwargs: Any) -> Any:
@@ -520,7 +526,7 @@ def test_an_input_is_waited_for_through_its_retries(session: Session, engine: Fa
 def test_inputs_that_cannot_be_filled_in_are_the_calls_error(
     session: Session, engine: FakeEngine
 ) -> None:
-    engine.load = lambda value: (None, LookupError("gone"))  # type: ignore[method-assign]
+    engine.lost = LookupError("gone")
     first = session.submit(abs, -1)
     second = session.submit(abs, first)
     engine.work_all()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import manyhands as mh
-from manyhands.cli.machine import Memory, SharedMemory, read_memory, read_shared_memory
+from manyhands.core.machine import Memory, SharedMemory, read_memory, read_shared_memory
 from manyhands.engines.local.cpus import THREAD_VARIABLES, CpuLimits, describe_cpus
 from manyhands.engines.registry import EngineInfo, list_engines
 

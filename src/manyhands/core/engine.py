@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from manyhands.core.model import Call, Capabilities, EngineConfig, EngineStats
+    from manyhands.core.model import Call, Capabilities, EngineConfig, EngineStats, MemoryFacts
+    from manyhands.core.refs import Ref
 
 
 class Sink(Protocol):
@@ -59,6 +60,30 @@ class Engine(Protocol):
 
     def load(self, value: Any) -> tuple[Any, BaseException | None]:
         """The result behind a value given to `Sink.take_results`, or the error that keeps it from being one."""
+
+    def forward(self, value: Any) -> Any:
+        """What stands among the arguments of a call for a value given to `Sink.take_results`, or for a ref's record.
+
+        An engine that keeps results where they were made gives a stand-in, and the caller's process never reads
+        the value; another gives the result itself.
+        """
+
+    def put(self, value: Any, *, writable: bool, copy: bool) -> Ref[Any]:
+        """Store a value where the workers can read it; see `manyhands.put`.
+
+        Raises
+        ------
+        UnpicklableError, StoreFullError
+        """
+
+    def allocate(self, size: int) -> Any:
+        """A writable buffer of `size` bytes, not cleared, that workers can reach without a copy.
+
+        None where memory is not shared, or where all workers share all memory of the caller.
+        """
+
+    def describe_memory(self) -> MemoryFacts:
+        """What is stored."""
 
     def cancel(self, keys: Iterable[int], *, kill: bool = False) -> set[int]:
         """Give calls back that have not started.

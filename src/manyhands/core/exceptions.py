@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 from _pickle import dumps, loads
 
-from manyhands.core.serialize import PROTOCOL, dump_result
+from manyhands.core import place
+from manyhands.core.serialize import PROTOCOL, dump_alone
 from manyhands.errors import ManyhandsError, RemoteError
 
 TYPE_CHECKING = False
@@ -32,6 +33,8 @@ def pack_exception(error: BaseException, *, skip: int = 0) -> bytes:
         error, ManyhandsError
     ):  # ours say all in their message, and our frames help nobody
         note = f"Traceback in worker process {os.getpid()}:\n{_format(error, skip)}"
+        if place.in_worker and _is_about_writing(error):
+            note += f"\n\n{_READ_ONLY_HINT}"
     chain = (_pack_one(error), _pack_linked(error.__cause__), _pack_linked(error.__context__))
     return dumps((chain, error.__suppress_context__, note), PROTOCOL)
 
@@ -50,6 +53,20 @@ def unpack_exception(payload: bytes) -> BaseException:
     return error
 
 
+_READ_ONLY_HINT = (
+    "What a worker gets of its caller's arrays is shared with others and can only be read. Change a copy "
+    "(x = x.copy()), or have it put with mh.put(x, copy=True), which gives every call a private copy, or "
+    "mh.put(x, writable=True), whose changes all see."
+)
+
+
+def _is_about_writing(error: BaseException) -> bool:
+    text = _safe_str(error)
+    return isinstance(error, (ValueError, TypeError, BufferError)) and any(
+        word in text for word in ("read-only", "readonly", "not writable", "not writeable")
+    )
+
+
 def _pack_linked(error: BaseException | None) -> Any:
     return None if error is None else _pack_one(error)
 
@@ -57,7 +74,7 @@ def _pack_linked(error: BaseException | None) -> Any:
 def _pack_one(error: BaseException) -> tuple[Any, ...]:
     """The first way to send `error` that arrives: whole, piece by piece, or as a stand-in."""
     try:
-        whole = dump_result(error)
+        whole = dump_alone(error)
         rebuilt = loads(whole)
         # An __init__ that makes a message of its arguments makes another one of its own args.
         if (
@@ -69,7 +86,7 @@ def _pack_one(error: BaseException) -> tuple[Any, ...]:
     except Exception:
         pass  # a class whose __init__ does not take its own args, or a value inside that does not pickle
     try:
-        kind = dump_result(type(error))
+        kind = dump_alone(type(error))
         pieces = (kind, _keep_picklable(error.args), _keep_picklable_state(error.__dict__))
         _rebuild(*pieces)
     except Exception:
@@ -115,7 +132,7 @@ def _keep_picklable_state(state: dict[str, Any]) -> dict[str, bytes | str]:
 
 def _dump_or_describe(value: object) -> bytes | str:
     try:
-        payload = dump_result(value)
+        payload = dump_alone(value)
         loads(payload)
     except Exception:
         return f"<{_safe_str(value)}: could not travel>"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from itertools import count
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
+from weakref import WeakValueDictionary
+from weakref import ref as weak
 
 from manyhands.core.batch import Batch
+from manyhands.core.parcels import get_key, measure
 from manyhands.errors import NotCallableError
 
 TYPE_CHECKING = False
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from typing import Any
 
+    from manyhands.core.parcels import Payload
     from manyhands.core.serialize import Serializer
 
 _KEPT = 1024
@@ -51,13 +55,20 @@ class Function:
         Mean time of a call in a worker, followed with a memory of some tens of calls; None before the first.
     """
 
-    __slots__ = ("key", "name", "payload", "seconds")
+    __slots__ = ("__weakref__", "key", "name", "payload", "seconds", "table")
 
-    def __init__(self, key: int, name: str, payload: bytes) -> None:
+    def __init__(
+        self, key: int, name: str, payload: Payload, table: FunctionTable | None = None
+    ) -> None:
         self.key = key
         self.name = name
         self.payload = payload
         self.seconds: float | None = None
+        self.table = table
+
+    def __del__(self) -> None:
+        if self.table is not None:
+            self.table.departed.append(self.key)
 
     def observe(self, seconds: float, calls: int) -> None:
         """Take in the mean time `seconds` of `calls` calls."""
@@ -69,18 +80,28 @@ class Function:
             self.seconds += weight * (seconds - self.seconds)
 
     def __repr__(self) -> str:
-        return f"<Function {self.key} {self.name}, {len(self.payload)} bytes>"
+        return f"<Function {self.key} {self.name}, {measure(self.payload)} bytes>"
 
 
 class FunctionTable:
-    """Every function that this session's workers were given."""
+    """Every function that this session's workers were given.
+
+    Attributes
+    ----------
+    departed
+        Keys of functions that are needed no more.
+    """
 
     def __init__(self, serializer: Serializer, by_value: Callable[[str], bool]) -> None:
         self._serializer = serializer
         self._by_value = by_value
         self._keys = count(1)
-        self._known: OrderedDict[int, tuple[object, Function, _Watch, int]] = OrderedDict()
-        self._by_payload: OrderedDict[tuple[bytes, int], Function] = OrderedDict()
+        self._known: OrderedDict[int, tuple[Callable[[], object], Function, _Watch, int]] = (
+            OrderedDict()
+        )
+        self._by_content: WeakValueDictionary[Any, Function] = WeakValueDictionary()
+        self._small: deque[Function] = deque(maxlen=_KEPT)
+        self.departed: deque[int] = deque()
 
     def register(self, fn: Callable[..., Any]) -> Function:
         """The travelling form of `fn`, as it is now.
@@ -94,7 +115,7 @@ class FunctionTable:
         known = self._known.get(id(fn))
         if (
             known is not None
-            and known[0] is fn
+            and known[0]() is fn
             and known[3] == self._serializer.version
             and known[2].is_unchanged()
         ):
@@ -106,19 +127,30 @@ class FunctionTable:
         name = name_callable(fn)
         payload = self._serializer.dump(fn, f"the function {name}")
         version = self._serializer.version
-        function = self._by_payload.get((payload, version))
+        content = get_key(payload), version
+        function = self._by_content.get(content)
+        is_large = not isinstance(payload, bytes)
         if function is None:
-            function = self._by_payload[payload, version] = Function(
-                next(self._keys), name, payload
-            )
-            if len(self._by_payload) > _KEPT:
-                self._by_payload.popitem(last=False)
+            function = Function(next(self._keys), name, payload, self)
+            self._by_content[content] = function
+            if not is_large:  # it may come again, as lambdas in loops do
+                self._small.append(function)
         watch = watch_function(fn, self._by_value)
         if watch is not None:
-            self._known[id(fn)] = (fn, function, watch, version)
+            self._known[id(fn)] = (self._refer_to(fn, is_large), function, watch, version)
             if len(self._known) > _KEPT:
                 self._known.popitem(last=False)
         return function
+
+    def _refer_to(self, fn: object, is_large: bool) -> Callable[[], object]:
+        """A way to get `fn`; one with large values is not kept alive for it."""
+        if is_large:
+            key, known = id(fn), self._known
+            try:
+                return weak(fn, lambda _: known.pop(key, None))
+            except TypeError:
+                pass
+        return lambda: fn
 
 
 def check_callable(fn: object) -> None:

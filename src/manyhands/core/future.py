@@ -340,6 +340,16 @@ class Future(_StandardFuture[R]):
             listeners.condition.notify_all()
         self._call_all_back(listeners)
 
+    def hand_on(self, forward: Callable[[Any], Any]) -> Any:
+        """The result for another call: the value, or ``forward`` of what arrived where nobody has asked for the value.
+
+        Only for a future that has ended well.
+        """
+        with _births:
+            if self._load is not None:
+                return forward(self._value)
+        return self.result()
+
     def _set_end(self, value: Any, error: BaseException | None, load: Any) -> None:
         if self._state in _DONE:
             raise InvalidStateError(f"{self!r} has ended already")

@@ -9,7 +9,7 @@ from enum import Enum
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Any
 
 
@@ -83,17 +83,47 @@ class Capabilities:
         Pure Python code runs on several cores at once.
     pickles
         Arguments and results are copied through pickle, so a call cannot change what its caller holds.
+    stores
+        Large values are kept in memory that workers share, under a limit, and go to disk past it.
     """
 
-    __slots__ = ("concurrent", "isolates", "parallel", "pickles")
+    __slots__ = ("concurrent", "isolates", "parallel", "pickles", "stores")
 
     def __init__(
-        self, *, isolates: bool, parallel: bool, pickles: bool, concurrent: bool = True
+        self,
+        *,
+        isolates: bool,
+        parallel: bool,
+        pickles: bool,
+        concurrent: bool = True,
+        stores: bool = False,
     ) -> None:
         self.concurrent = concurrent
         self.isolates = isolates
         self.parallel = parallel
         self.pickles = pickles
+        self.stores = stores
+
+
+class StoreConfig:
+    """How much an engine may store.
+
+    Attributes
+    ----------
+    memory, disk
+        Bytes; None for a part of what there is.
+    folder
+        Where values go that do not fit into memory; None for the folder of temporary files.
+    """
+
+    __slots__ = ("disk", "folder", "memory")
+
+    def __init__(
+        self, memory: int | None = None, disk: int | None = None, folder: str | None = None
+    ) -> None:
+        self.memory = memory
+        self.disk = disk
+        self.folder = folder
 
 
 class EngineConfig:
@@ -107,9 +137,11 @@ class EngineConfig:
         Run once in every worker before its first call.
     start_method
         How the local engine makes a worker: "fork" or "spawn"; None for what the system does best.
+    store
+        Limits of what is stored.
     """
 
-    __slots__ = ("initargs", "initializer", "start_method", "workers")
+    __slots__ = ("initargs", "initializer", "start_method", "store", "workers")
 
     def __init__(
         self,
@@ -117,8 +149,10 @@ class EngineConfig:
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
         start_method: str | None = None,
+        store: StoreConfig | None = None,
     ) -> None:
         self.workers = workers
+        self.store = store if store is not None else StoreConfig()
         self.initializer = initializer
         self.initargs = initargs
         self.start_method = start_method
@@ -149,3 +183,71 @@ class EngineStats:
         self.moving = 0.0
         self.deaths = 0
         self.pids: list[int] = []
+
+
+class ValueFact:
+    """One stored value.
+
+    Attributes
+    ----------
+    id : int
+    kind : str
+        What it is.
+    nbytes : int
+    place : {"memory", "disk"}
+    holders : tuple of str
+        Who needs it.
+    """
+
+    __slots__ = ("holders", "id", "kind", "nbytes", "place")
+
+    def __init__(
+        self,
+        id: int,  # noqa: A002 - the field's name
+        kind: str,
+        nbytes: int,
+        place: str,
+        holders: Iterable[str],
+    ) -> None:
+        self.id = id
+        self.kind = kind
+        self.nbytes = nbytes
+        self.place = place
+        self.holders = tuple(holders)
+
+    def __repr__(self) -> str:
+        return f"<{self.kind}, {self.nbytes} bytes, {self.place}, {', '.join(self.holders)}>"
+
+
+class MemoryFacts:
+    """What an engine stores, in bytes.
+
+    Attributes
+    ----------
+    limit, used
+        Of memory: what may be taken, and what values take.
+    disk_limit, disk_used
+        The same of the disk.
+    spilled
+        What went to disk so far.
+    values : list of ValueFact
+    """
+
+    __slots__ = ("disk_limit", "disk_used", "limit", "spilled", "used", "values")
+
+    def __init__(
+        self,
+        *,
+        limit: int = 0,
+        used: int = 0,
+        disk_limit: int = 0,
+        disk_used: int = 0,
+        spilled: int = 0,
+        values: Sequence[ValueFact] = (),
+    ) -> None:
+        self.limit = limit
+        self.used = used
+        self.disk_limit = disk_limit
+        self.disk_used = disk_used
+        self.spilled = spilled
+        self.values = list(values)

@@ -11,10 +11,14 @@ from functools import lru_cache
 from itertools import count
 from types import CodeType, FunctionType, ModuleType
 
+from manyhands.core.parcels import get_key, measure
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
+
+    from manyhands.core.parcels import Payload
 
 CACHED = type(lru_cache(lambda: None))
 """The type of what `functools.cache` and `lru_cache` make."""
@@ -40,7 +44,7 @@ class Identities:
         a worker may have got other values since.
     """
 
-    def __init__(self, dump: Callable[[Any], bytes]) -> None:
+    def __init__(self, dump: Callable[[Any], Payload]) -> None:
         self._dump = dump
         self._serial = next(_serials)
         self._known: dict[int, tuple[object, list[object], int]] = {}
@@ -72,7 +76,7 @@ class Identities:
                 payload = self._dump(value)
             except Exception:  # pickling the function will say what is wrong
                 return next(self._numbers)
-            return len(payload), hash(payload)
+            return measure(payload), hash(get_key(payload))
         parts = _list_parts(value)
         if not isinstance(value, type) and not all(isinstance(part, _FIXED) for part in parts):
             return next(self._numbers)  # a list among its defaults, say, changes unseen

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
 
     from manyhands.core.future import Future
     from manyhands.core.model import RetryPolicy
+    from manyhands.core.parcels import Piece
+    from manyhands.core.refs import Record, Ref
 
 
 class Owner(Protocol):
@@ -67,3 +69,39 @@ class Watcher(Protocol):
 
     def close(self) -> None:
         """The map has ended."""
+
+
+class Shelf(Protocol):
+    """Where pickling puts large buffers, so that they need not be copied again."""
+
+    def keep(self, raw: memoryview) -> Piece:
+        """The bytes of `raw`, contiguous, shared: a copy of them, or themselves where they are shared already."""
+
+    def keep_chunks(self, chunks: list[bytes]) -> Piece:
+        """A copy of the bytes of all chunks together."""
+
+
+class Keeper(Protocol):
+    """What a ref asks of whoever keeps its value."""
+
+    def read(self, record: Record) -> Any:
+        """The value."""
+
+    def locate(self, record: Record) -> str:
+        """Where it is."""
+
+    def describe(self, record: Record) -> str:
+        """Size and place in words."""
+
+    def hand_out(self, record: Record) -> Ref[Any]:
+        """A ref: always the same one as long as it lives."""
+
+
+class Putter(Protocol):
+    """Where values can be put."""
+
+    def put(self, value: Any, *, writable: bool, copy: bool) -> Ref[Any]:
+        """Store a value."""
+
+    def allocate(self, size: int) -> Any:
+        """A writable buffer of shared memory, not cleared; None where no memory is shared."""

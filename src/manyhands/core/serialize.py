@@ -7,9 +7,8 @@ when the first value needs it.
 from __future__ import annotations
 
 import sys
-from _pickle import Pickler, loads
+from _pickle import PickleBuffer, Pickler
 from _pickle import dumps as plain_dumps
-from io import BytesIO
 from types import FunctionType, ModuleType
 
 from manyhands.core.namespaces import (
@@ -20,14 +19,18 @@ from manyhands.core.namespaces import (
     fill_class,
     rebuild_cached,
 )
-from manyhands.errors import UnpicklableError
+from manyhands.core.parcels import Parcel, packing
+from manyhands.core.reductions import list_reductions
+from manyhands.errors import StoreFullError, UnpicklableError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
-    Arguments = tuple[tuple[Any, ...], dict[str, Any] | None]
+    from manyhands.core.parcels import Part, Payload
+    from manyhands.core.refs import Record
+    from manyhands.core.roles import Shelf
 
 PROTOCOL = 5
 
@@ -39,11 +42,22 @@ class _ByValueNeededError(Exception):
     """A class or function in the value cannot be found by its name on the other side."""
 
 
+class _Sink:
+    """A pickler's file: the pickle in pieces, the large ones as the objects that they are."""
+
+    __slots__ = ("chunks", "write")
+
+    def __init__(self) -> None:
+        self.chunks: list[bytes] = []
+        self.write = self.chunks.append
+
+
 class _ReferencePickler(Pickler):
     """Plain pickle that gives up at the first class or function that has to travel by value."""
 
-    def __init__(self, file: BytesIO, by_value: Callable[[str], bool]) -> None:
-        super().__init__(file, PROTOCOL)
+    def __init__(self, sink: _Sink, take: Any, by_value: Callable[[str], bool]) -> None:
+        super().__init__(sink, PROTOCOL, buffer_callback=take)
+        self.dispatch_table = list_reductions()
         self._by_value = by_value
 
     def reducer_override(self, obj: object) -> Any:
@@ -62,16 +76,22 @@ class Serializer:
     ----------
     by_value
         Tells whether the classes and functions of the module of this name travel by value.
+    get_shelf
+        Gives the place where large buffers are put; None where all travels in the pickle.
 
     Examples
     --------
+    >>> from pickle import loads
     >>> serializer = Serializer(lambda module: module == "__main__")
-    >>> load_arguments(serializer.dump_arguments((1, "x"), {}))
+    >>> loads(serializer.dump_arguments((1, "x"), {}))
     ((1, 'x'), {})
     """
 
-    def __init__(self, by_value: Callable[[str], bool]) -> None:
+    def __init__(
+        self, by_value: Callable[[str], bool], get_shelf: Callable[[], Shelf] | None = None
+    ) -> None:
         self._by_value = by_value
+        self._get_shelf = get_shelf
         self._identities = Identities(self._dump)
 
     @property
@@ -79,60 +99,192 @@ class Serializer:
         """Of the globals that travelled by value so far; a pickle of an earlier one is out of date."""
         return self._identities.version
 
-    def dump_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
-        """One call's arguments as bytes for `load_arguments`.
+    def dump_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Payload:
+        """One call's arguments, as pickle, and what stands beside it.
 
         Raises
         ------
         UnpicklableError
             Naming the argument, and the part of it, that cannot travel.
+        StoreFullError
         """
-        if not kwargs and _ATOMS.issuperset(map(type, args)):
-            return plain_dumps((args, None), PROTOCOL)
+        if not kwargs and _ATOMS.issuperset(map(type, args)) and not _has_large(args):
+            payload = plain_dumps((args, None), PROTOCOL)
+            if len(payload) <= INLINE_BYTES:
+                return payload
         try:
-            return self._dump((args, kwargs))
+            return self._dump((_lift(args), {name: _lift_one(arg) for name, arg in kwargs.items()}))
+        except StoreFullError:
+            raise
         except Exception as error:
             parts = [(f"argument {index}", arg) for index, arg in enumerate(args)]
             parts += [(f"argument {name!r}", arg) for name, arg in kwargs.items()]
-            raise _explain(parts, self._dump, error) from error
+            raise _explain(parts, self._try, error) from error
 
-    def dump(self, value: object, what: str) -> bytes:
-        """One value as bytes for `loads`; `what` names it in an error.
+    def dump(
+        self, value: object, what: str, get_shelf: Callable[[], Shelf] | None = None
+    ) -> Payload:
+        """One value.
+
+        Parameters
+        ----------
+        value
+            Anything.
+        what
+            Names it in an error.
+        get_shelf
+            Gives another place for its large buffers.
 
         Raises
         ------
         UnpicklableError
             Naming the part of the value that cannot travel.
+        StoreFullError
         """
         try:
-            return self._dump(value)
+            return self._dump(_lift_one(value), get_shelf)
+        except StoreFullError:
+            raise
         except Exception as error:
-            raise _explain([(what, value)], self._dump, error) from error
+            raise _explain([(what, value)], self._try, error) from error
 
-    def _dump(self, value: object) -> bytes:
-        buffer = BytesIO()
+    def dump_alone(self, value: object, what: str) -> bytes:
+        """One value with all that belongs to it, as bytes for `pickle.loads`.
+
+        Raises
+        ------
+        UnpicklableError
+        """
         try:
-            _ReferencePickler(buffer, self._by_value).dump(value)
-        except Exception:
-            return self._dump_by_value(value)
-        return buffer.getvalue()
+            return self._dump_alone(value)
+        except Exception as error:
+            raise _explain([(what, value)], self._dump_alone, error) from error
 
-    def _dump_by_value(self, value: object) -> bytes:
+    def _dump(self, value: object, get_shelf: Callable[[], Shelf] | None = None) -> Payload:
+        get_shelf = get_shelf or self._get_shelf
+        if get_shelf is None:
+            return self._dump_alone(value)
+        buffers: list[Any] = []
+        inputs: list[Payload] = []
+        refs: list[Record] = []
+        outer = packing.inputs, packing.refs
+        packing.inputs, packing.refs = inputs, refs
+        try:
+            chunks = self._pickle(value, buffers.append)
+        except _ByValueNeededError:
+            buffers.clear()
+            inputs.clear()
+            refs.clear()
+            chunks = self._pickle_by_value(value, buffers.append)
+        finally:
+            packing.inputs, packing.refs = outer
+        return pack(get_shelf, chunks, buffers, inputs, refs)
+
+    def _try(self, value: object) -> None:
+        """Pickle and keep nothing, to see whether it can be done."""
+        buffers: list[Any] = []
+        outer = packing.inputs, packing.refs
+        packing.inputs, packing.refs = [], []
+        try:
+            self._pickle(value, buffers.append)
+        except _ByValueNeededError:
+            self._pickle_by_value(value, buffers.append)
+        finally:
+            packing.inputs, packing.refs = outer
+
+    def _dump_alone(self, value: object) -> bytes:
+        try:
+            return b"".join(self._pickle(value, None))
+        except _ByValueNeededError:
+            return b"".join(self._pickle_by_value(value, None))
+
+    def _pickle(self, value: object, take: Any) -> list[bytes]:
+        sink = _Sink()
+        try:
+            _ReferencePickler(sink, take, self._by_value).dump(value)
+        except Exception as error:
+            raise _ByValueNeededError from error
+        return sink.chunks
+
+    def _pickle_by_value(self, value: object, take: Any) -> list[bytes]:
         import cloudpickle
 
-        buffer = BytesIO()
+        sink = _Sink()
         registered: list[ModuleType] = []
         try:
-            _make_value_pickler(buffer, self._by_value, registered, self._identities).dump(value)
+            _make_value_pickler(sink, take, self._by_value, registered, self._identities).dump(
+                value
+            )
         finally:
             # Other libraries of this process that use cloudpickle must not notice.
             for module in registered:
                 cloudpickle.unregister_pickle_by_value(module)
-        return buffer.getvalue()
+        return sink.chunks
+
+
+INLINE_BYTES = 16 * 1024
+"""Bytes of a pickle or a buffer above which they are shared; below, they travel in the message."""
+
+
+def pack(
+    get_shelf: Callable[[], Shelf],
+    chunks: list[bytes],
+    buffers: list[Any],
+    inputs: list[Payload],
+    refs: list[Record],
+) -> Payload:
+    """Put what is large of a pickled value on the shelf.
+
+    Parameters
+    ----------
+    get_shelf
+        Gives the place where large buffers are put.
+    chunks
+        The pickle.
+    buffers, inputs, refs
+        What pickling has met.
+    """
+    stream: Part
+    if sum(map(len, chunks)) > INLINE_BYTES:
+        stream = get_shelf().keep_chunks(chunks)
+    else:
+        stream = b"".join(chunks)
+        if not buffers and not inputs and not refs:
+            return stream
+    parts: list[Part] = []
+    for buffer in buffers:
+        raw = buffer.raw()
+        parts.append(bytes(raw) if raw.nbytes <= INLINE_BYTES else get_shelf().keep(raw))
+    return Parcel(stream, parts, inputs, refs)
+
+
+class _Lifted:
+    """Stands among arguments for a large `bytes`, so that its content is a buffer and not part of the pickle."""
+
+    __slots__ = ("content",)
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+
+    def __reduce__(self) -> Any:
+        return bytes, (PickleBuffer(self.content),)
+
+
+def _has_large(args: tuple[Any, ...]) -> bool:
+    return any(type(arg) in (bytes, str) and len(arg) > INLINE_BYTES for arg in args)
+
+
+def _lift(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(map(_lift_one, args))
+
+
+def _lift_one(value: Any) -> Any:
+    return _Lifted(value) if type(value) is bytes and len(value) > INLINE_BYTES else value
 
 
 def _make_value_pickler(
-    buffer: BytesIO,
+    sink: _Sink,
+    take: Any,
     by_value: Callable[[str], bool],
     registered: list[ModuleType],
     identities: Identities,
@@ -188,7 +340,16 @@ def _make_value_pickler(
             )
         return reduced
 
-    pickler: Pickler = ValuePickler(buffer, protocol=PROTOCOL)
+    return _start_reducing(ValuePickler, sink, take)
+
+
+def _start_reducing(kind: Any, sink: _Sink, take: Any) -> Pickler:
+    """A pickler of a class of cloudpickle's, with our reductions before its own."""
+    from collections import ChainMap
+
+    table = ChainMap(list_reductions(), kind.dispatch_table)
+    reducing = type(kind.__name__, (kind,), {"dispatch_table": table})
+    pickler: Pickler = reducing(sink, PROTOCOL, buffer_callback=take)
     return pickler
 
 
@@ -200,14 +361,8 @@ def is_sent_by_value(module: str) -> bool:
     return cloudpickle is not None and module in cloudpickle.list_registry_pickle_by_value()
 
 
-def load_arguments(payload: bytes) -> Arguments:
-    """Undo `Serializer.dump_arguments`."""
-    arguments: Arguments = loads(payload)
-    return arguments
-
-
-def dump_result(value: object) -> bytes:
-    """A worker's result as bytes for `loads`.
+def dump_result(value: object, shelf: Shelf) -> Payload:
+    """A worker's result, as pickle, and what stands beside it.
 
     Plain pickle needs no check here: what travelled to the worker by value cannot be found by its name there,
     so plain pickle fails on it, and cloudpickle takes over.
@@ -216,24 +371,71 @@ def dump_result(value: object) -> bytes:
     ------
     UnpicklableError
         Naming the part of the value that cannot travel.
+    StoreFullError
     """
+    if type(value) in _ATOMS and not _has_large((value,)):
+        payload = plain_dumps(value, PROTOCOL)
+        if len(payload) <= INLINE_BYTES:
+            return payload
+    lifted = _lift_one(value)
+    try:
+        return _pack_result(lifted, shelf, _start_plain)
+    except StoreFullError:
+        raise
+    except Exception:
+        pass
+    try:
+        return _pack_result(lifted, shelf, _start_cloudpickle)
+    except StoreFullError:
+        raise
+    except Exception as error:
+        raise _explain([("the result", value)], dump_alone, error) from None
+
+
+def _pack_result(value: object, shelf: Shelf, start: Callable[[_Sink, Any], Pickler]) -> Payload:
+    buffers: list[PickleBuffer] = []
+
+    def take(buffer: PickleBuffer) -> bool:
+        """Whether a buffer stays in the pickle, as small ones do: they arrive as writable as they were."""
+        is_small = buffer.raw().nbytes <= INLINE_BYTES
+        if not is_small:
+            buffers.append(buffer)
+        return is_small
+
+    sink = _Sink()
+    refs: list[Record] = []
+    packing.refs = refs
+    try:
+        start(sink, take).dump(value)
+    finally:
+        packing.refs = None
+    return pack(lambda: shelf, sink.chunks, buffers, [], refs)
+
+
+def _start_plain(sink: _Sink, take: Any) -> Pickler:
+    pickler = Pickler(sink, PROTOCOL, buffer_callback=take)
+    pickler.dispatch_table = list_reductions()
+    return pickler
+
+
+def _start_cloudpickle(sink: _Sink, take: Any) -> Pickler:
+    import cloudpickle
+
+    return _start_reducing(cloudpickle.Pickler, sink, take)
+
+
+def dump_alone(value: object) -> bytes:
+    """A value of a worker's with all that belongs to it, as bytes for `pickle.loads`."""
     try:
         return plain_dumps(value, PROTOCOL)
     except Exception:
-        try:
-            return _dump_with_cloudpickle(value)
-        except Exception as error:
-            raise _explain([("the result", value)], _dump_with_cloudpickle, error) from None
+        import cloudpickle
 
-
-def _dump_with_cloudpickle(value: object) -> bytes:
-    import cloudpickle
-
-    return bytes(cloudpickle.dumps(value, PROTOCOL))
+        return bytes(cloudpickle.dumps(value, PROTOCOL))
 
 
 def _explain(
-    parts: list[tuple[str, Any]], dump: Callable[[object], bytes], error: Exception
+    parts: list[tuple[str, Any]], dump: Callable[[object], object], error: Exception
 ) -> UnpicklableError:
     """The error that names the innermost part of `parts` that `dump` cannot pickle."""
     place, culprit = _find_culprit(parts, dump)
@@ -245,7 +447,7 @@ def _explain(
 
 
 def _find_culprit(
-    parts: list[tuple[str, Any]], dump: Callable[[object], bytes]
+    parts: list[tuple[str, Any]], dump: Callable[[object], object]
 ) -> tuple[str, object]:
     """Walk down into the first part that fails, as deep as a failing part can be named."""
     seen: set[int] = set()
@@ -261,7 +463,7 @@ def _find_culprit(
     return place, culprit
 
 
-def _fails(value: object, dump: Callable[[object], bytes]) -> bool:
+def _fails(value: object, dump: Callable[[object], object]) -> bool:
     try:
         dump(value)
     except Exception:

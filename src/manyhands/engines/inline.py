@@ -7,6 +7,7 @@ from time import perf_counter
 
 from manyhands.core.attempt import attempt
 from manyhands.core.model import Capabilities, EngineStats
+from manyhands.core.objects import ObjectStore
 from manyhands.errors import WorkerStartError
 
 TYPE_CHECKING = False
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from manyhands.core.model import Call, EngineConfig
 
 
-class InlineEngine:
+class InlineEngine(ObjectStore):
     """Runs a call inside `submit`; see `manyhands.core.engine.Engine` for the members."""
 
     name = "inline"

@@ -8,6 +8,7 @@ from time import monotonic, perf_counter
 
 from manyhands.core.attempt import attempt
 from manyhands.core.model import Capabilities, EngineStats
+from manyhands.core.objects import ObjectStore
 from manyhands.errors import WorkerStartError
 
 TYPE_CHECKING = False
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from manyhands.core.model import Call, EngineConfig
 
 
-class ThreadsEngine:
+class ThreadsEngine(ObjectStore):
     """Workers that are threads of this process; see `manyhands.core.engine.Engine` for the members."""
 
     name = "threads"

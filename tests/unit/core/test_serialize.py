@@ -14,11 +14,12 @@ from manyhands.core.serialize import (
     Serializer,
     dump_result,
     is_sent_by_value,
-    load_arguments,
 )
 from manyhands.errors import UnpicklableError
 
 LOCK = threading.Lock()
+
+NO_SHELF: Any = None  # what stays small needs none
 
 
 class Point(NamedTuple):
@@ -83,14 +84,14 @@ def test_arguments_arrive_as_they_were(
     args: tuple[Any, ...], kwargs: dict[str, Any], by_value: bool
 ) -> None:
     serializer = this_module if by_value else never
-    loaded_args, loaded_kwargs = load_arguments(serializer.dump_arguments(args, kwargs))
+    loaded_args, loaded_kwargs = pickle.loads(serializer.dump_arguments(args, kwargs))
     assert describe(loaded_args) == describe(args)
     assert describe(loaded_kwargs or {}) == describe(kwargs)
 
 
 @given(plain)
 def test_results_arrive_as_they_were(value: Any) -> None:
-    loaded = pickle.loads(dump_result(value))
+    loaded = pickle.loads(dump_result(value, NO_SHELF))
     assert loaded == value
     assert type(loaded) is type(value)
 
@@ -107,7 +108,7 @@ def describe(value: Any) -> str:
 
 def test_plain_arguments_do_not_load_anything_by_name() -> None:
     payload = never.dump_arguments((1, "x", 2.5, None, b"y"), {})
-    assert load_arguments(payload) == ((1, "x", 2.5, None, b"y"), None)
+    assert pickle.loads(payload) == ((1, "x", 2.5, None, b"y"), None)
 
 
 def test_a_function_of_an_importable_module_travels_by_its_name() -> None:
@@ -123,7 +124,7 @@ def test_a_function_of_a_module_that_travels_by_value_is_another_one_there() -> 
 
 
 def test_a_class_inside_of_arguments_travels_by_value_too() -> None:
-    ((loaded,), _) = load_arguments(this_module.dump_arguments((["x", {"k": double}],), {}))
+    ((loaded,), _) = pickle.loads(this_module.dump_arguments((["x", {"k": double}],), {}))
     assert loaded[1]["k"] is not double
     assert loaded[1]["k"](4) == 8
 
@@ -136,7 +137,7 @@ def test_a_lambda_and_its_closure_travel() -> None:
 
 def test_a_lambda_may_be_a_result() -> None:
     offset = 40
-    assert pickle.loads(dump_result(lambda x: x + offset))(2) == 42
+    assert pickle.loads(dump_result(lambda x: x + offset, NO_SHELF))(2) == 42
 
 
 @pytest.mark.parametrize("value", [double, LOCK], ids=["travels", "fails"])
@@ -227,7 +228,7 @@ def test_a_value_that_holds_itself_is_explained_too() -> None:
 
 def test_a_result_that_cannot_travel_is_named() -> None:
     with pytest.raises(UnpicklableError, match=r"the result\['a'\] \(a _thread.lock\)"):
-        dump_result({"a": LOCK})
+        dump_result({"a": LOCK}, NO_SHELF)
 
 
 class BrokenState:

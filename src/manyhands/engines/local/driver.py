@@ -328,9 +328,11 @@ class Driver:
         while not self._is_closed:
             if idle_ticks >= _IDLE_TICKS:
                 self._is_parked = True
-                if not self._steps.is_busy():
-                    self._gate.acquire()
+                again = self._steps.rest()
+                is_called = self._steps.is_busy() or self._gate.acquire(timeout=again)
                 self._is_parked = False
+                if not is_called:
+                    continue
                 idle_ticks = 0
             self._gate.acquire(timeout=_TICK_SECONDS)
             is_active, self._is_active = self._is_active, False

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import weakref
 from _pickle import loads
 from collections import deque
@@ -21,13 +22,14 @@ from manyhands.core.exceptions import unpack_exception
 from manyhands.core.functions import FunctionTable
 from manyhands.core.model import Capabilities, EngineStats
 from manyhands.core.modules import ModuleSurvey
+from manyhands.core.parcels import Input
+from manyhands.core.refs import Record
 from manyhands.core.serialize import Serializer
 from manyhands.engines.local import messages as m
 from manyhands.engines.local.cpus import count_cpus
 from manyhands.engines.local.driver import Driver
 from manyhands.engines.local.pool_state import Entry, PoolState
 from manyhands.engines.local.process import TemplateProcess, WorkerProcess
-from manyhands.engines.local.shm import create_segment, read_segment
 from manyhands.errors import UnloadableError, WorkerStartError
 
 TYPE_CHECKING = False
@@ -36,8 +38,12 @@ if TYPE_CHECKING:
     from typing import Any
 
     from manyhands.core.engine import Sink
-    from manyhands.core.model import Call, EngineConfig
+    from manyhands.core.functions import Function
+    from manyhands.core.model import Call, EngineConfig, MemoryFacts
+    from manyhands.core.parcels import Payload
+    from manyhands.core.refs import Ref
     from manyhands.engines.local.pool_state import WorkerState
+    from manyhands.engines.local.store import Load, Store
 
 _STILLBIRTHS = 3
 """Workers in a row that end before they are ready, after which no more are started."""
@@ -52,6 +58,9 @@ _STALL_SECONDS = 0.005
 _FUNCTIONS_PER_WORKER = 512
 """Functions that a worker keeps; then it is told to forget them all."""
 
+_REST_SECONDS = 1.0
+"""How long the session idles before memory that is only kept to be quick is given back."""
+
 _ORPHANED = "The template process had ended before; how this worker ended is not known."
 
 _ENTRY_SIZE = calcsize(m.JOURNAL_ENTRY)
@@ -61,7 +70,7 @@ class LocalEngine:
     """Workers that are processes of this machine; see `manyhands.core.engine.Engine` for the members."""
 
     name = "local"
-    capabilities = Capabilities(isolates=True, parallel=True, pickles=True)
+    capabilities = Capabilities(isolates=True, parallel=True, pickles=True, stores=True)
 
     def start(self, config: EngineConfig, sink: Sink) -> None:
         self._config = config
@@ -69,7 +78,10 @@ class LocalEngine:
         self._cpus = count_cpus()
         self._begin = monotonic()
         self._survey = ModuleSurvey()
-        self._serializer = Serializer(self._survey.travels_by_value)
+        self._store: Store | None = None  # until something large is there
+        self._store_lock = threading.Lock()
+        self._idle_since: float | None = None
+        self._serializer = Serializer(self._survey.travels_by_value, self._get_store)
         self._settings = self._describe_worker(config)
         self._template = TemplateProcess(config.workers, self._cpus)
         self._functions = FunctionTable(self._serializer, self._survey.travels_by_value)
@@ -98,6 +110,8 @@ class LocalEngine:
             raise self._broken
         function = self._functions.register(call.fn)
         payload = self._serializer.dump_arguments(call.args, call.kwargs)
+        if not isinstance(payload, bytes) and payload.refs:
+            self._get_store().check_own(payload)
         self._pool.enqueue(Entry(call.key, function, payload))
         self._driver.nudge()
         if (
@@ -107,7 +121,7 @@ class LocalEngine:
 
     def load(self, value: Any) -> tuple[Any, BaseException | None]:
         try:
-            return loads(value), None
+            return (loads(value) if type(value) is bytes else self._get_store().load(value)), None
         except Exception as cause:
             error = UnloadableError(
                 f"a result arrived and could not be rebuilt here: {type(cause).__name__}: {cause}. Its class must be "
@@ -115,6 +129,24 @@ class LocalEngine:
             )
             error.__cause__ = cause
             return None, error
+
+    def forward(self, value: Any) -> Any:
+        if type(value) is Record:
+            if value.keeper is not self._store:  # of another session: as any value
+                return value.keeper.read(value)
+            value = value.content
+        return Input(value) if type(value) is bytes else self._get_store().forward(value)
+
+    def put(self, value: Any, *, writable: bool, copy: bool) -> Ref[Any]:
+        return self._get_store().put(value, self._serializer, writable=writable, copy=copy)
+
+    def allocate(self, size: int) -> Any:
+        return self._get_store().allocate(size)
+
+    def describe_memory(self) -> MemoryFacts:
+        return self._get_store().describe_memory(
+            [(entry.function.name, entry.payload) for entry in list(self._pool.queue)]
+        )
 
     def cancel(self, keys: Iterable[int], *, kill: bool = False) -> set[int]:
         withdrawn: set[int] = set()
@@ -144,24 +176,33 @@ class LocalEngine:
         self._driver.run(self._end_processes)
         self._driver.close()
         self.deliver()
+        if self._store is not None:
+            self._store.close()
         _engines.discard(self)
 
     # What the driver drives.
 
     def dispatch(self) -> float | None:
         pool = self._pool
+        self._idle_since = None
         if pool.queue:
             if not pool.count_busy() and self._template.channel.has_message():
                 self._take_news()  # what befell workers that idled, before they are sent anything
             self._send_all()
         if not pool.queue:
             self._even_out()
+        if self._functions.departed:
+            self._forget_functions()
+        if self._store is not None and self._store.has_freed() and not pool.is_busy():
+            self._tell_freed()
         return self._watch_stalls()
 
     def deliver(self) -> None:
         while self._output:
             stream, text = self._output.popleft()
             _write(stream, text)
+        if self._store is not None and self._store.room.notices:
+            _warn(self._store.room.notices)
         results, self._results = self._results, []
         errors, self._errors = self._errors, []
         if results:
@@ -171,6 +212,25 @@ class LocalEngine:
 
     def is_busy(self) -> bool:
         return self._pool.is_busy()
+
+    def rest(self) -> float | None:
+        """The session idles; seconds after which to look again, or None."""
+        store = self._store
+        if store is None:
+            return None
+        now = monotonic()
+        if self._idle_since is None:
+            self._idle_since = now
+        elif now - self._idle_since >= _REST_SECONDS and store.needs_rest():
+            self._driver.run(self._rest)
+        return _REST_SECONDS
+
+    def _rest(self) -> None:
+        assert self._store is not None
+        self._store.rest()
+        for process in self._processes.values():
+            self._send(process, (m.REST,))
+        self._tell_freed()
 
     def estimate_slack(self) -> float:
         return min(_NAP_SECONDS, self._pool.estimate_backlog() / 2)
@@ -206,35 +266,103 @@ class LocalEngine:
         """Send one message of calls; False where there is no room in the socket."""
         process = self._processes[worker.number]
         for function in {entry.function.key: entry.function for entry in entries}.values():
-            if function.key not in worker.known:
-                if len(worker.known) >= _FUNCTIONS_PER_WORKER and self._send(
-                    process, (m.FORGET,), []
-                ):
-                    worker.known.clear()
-                if not self._send(
-                    process, (m.FUNCTION, function.key, function.name), [function.payload]
-                ):
-                    return False
-                worker.known.add(function.key)
+            if function.key not in worker.known and not self._send_function(worker, function):
+                return False
         keys = [entry.key for entry in entries]
-        head = (m.CALLS, keys, [entry.function.key for entry in entries])
-        return self._send(process, head, [entry.payload for entry in entries])
+        functions = [entry.function.key for entry in entries]
+        payloads: list[Any] = [entry.payload for entry in entries]
+        if self._store is None and all(type(payload) is bytes for payload in payloads):
+            return self._send(process, (m.CALLS, keys, functions, payloads, (), ()))
+        store = self._get_store()
+        load = self._pack(worker.number, payloads)
+        freed = store.take_freed(worker.number)
+        self._tell_room(process)
+        message = (m.CALLS, keys, functions, payloads, load.uses, freed)
+        if self._send_heaps(process, load) and self._send(process, message):
+            return True
+        store.take_back(worker.number, load.uses)
+        store.put_back_freed(worker.number, freed)
+        return False
 
-    def _send(self, process: WorkerProcess, head: tuple[Any, ...], payloads: list[Any]) -> bool:
-        """Send a message, its large payloads in segments; False where there is no room for it now."""
-        large = [index for index, payload in enumerate(payloads) if len(payload) > m.INLINE_LIMIT]
-        fds: list[int] = []
+    def _send_function(self, worker: WorkerState, function: Function) -> bool:
+        process = self._processes[worker.number]
+        if len(worker.known) >= _FUNCTIONS_PER_WORKER:
+            if not self._send(process, (m.FORGET, list(worker.known))):
+                return False
+            worker.known.clear()
+        payloads = [function.payload]
+        load = self._pack(worker.number, payloads)
+        message = (m.FUNCTION, function.key, function.name, payloads[0], load.uses)
+        if self._send_heaps(process, load) and self._send(process, message):
+            worker.known.add(function.key)
+            return True
+        if self._store is not None:
+            self._store.take_back(worker.number, load.uses)
+        return False
+
+    def _pack(self, worker: int, payloads: list[Any]) -> Load:
+        """Put payloads into the form in which the worker gets them, and count what they need as held by it."""
+        from manyhands.engines.local.store import Load
+
+        load = Load(worker)
+        for place, payload in enumerate(payloads):
+            if type(payload) is not bytes:
+                payloads[place] = self._get_store().pack(payload, load)
+        return load
+
+    def _send_heaps(self, process: WorkerProcess, load: Load) -> bool:
+        """Tell a worker of heaps that it does not know."""
+        for number in load.missing:
+            store = self._get_store()
+            heap = store.get_heap(number)
+            if not self._send(process, (m.HEAP, number, heap.size), (heap.fd,)):
+                return False
+            store.know_heap(process.number, number, known=True)
+        return True
+
+    def _send(
+        self, process: WorkerProcess, message: tuple[Any, ...], fds: tuple[int, ...] = ()
+    ) -> bool:
+        """Send a message; False where there is no room for it now."""
         try:
-            for index in large:
-                fds.append(create_segment(payloads[index]))
-                payloads[index] = None
-            message = (*head, payloads, large) if payloads else head
-            return process.channel.send(message, tuple(fds), wait=False)
+            return process.channel.send(message, fds, wait=False)
         except (BrokenPipeError, ConnectionResetError):
             return False  # it has died; the template's word of it is on its way
-        finally:
-            for fd in fds:
-                os.close(fd)
+
+    def _forget_functions(self) -> None:
+        """Have workers let go of functions that are gone here."""
+        keys = set()
+        while self._functions.departed:
+            keys.add(self._functions.departed.popleft())
+        for worker in self._pool.workers.values():
+            known = worker.known & keys
+            if not known:
+                continue
+            if self._send(self._processes[worker.number], (m.FORGET, list(known))):
+                worker.known -= known
+            else:
+                self._functions.departed.extend(known)
+
+    def _tell_room(self, process: WorkerProcess) -> None:
+        room = self._get_store().room
+        process.set_room(room.measure_free(), room.warm_limit, room.heap_size)
+
+    def _tell_freed(self) -> None:
+        """Tell workers of room in their heaps, where no calls go to them that could."""
+        assert self._store is not None
+        for number, process in self._processes.items():
+            freed = self._store.take_freed(number)
+            if freed and not self._send(process, (m.FREE, freed)):
+                self._store.put_back_freed(number, freed)
+
+    def _get_store(self) -> Store:
+        with self._store_lock:
+            if self._store is None:
+                from manyhands.engines.local.store import Store
+
+                self._store = Store(self._config.store, self._config.workers)
+                self._driver.attend()  # from now on there is something to do when the session idles
+            return self._store
 
     def _even_out(self) -> None:
         """Take calls back that the busiest worker has not read, where others idle."""
@@ -279,10 +407,26 @@ class LocalEngine:
                 os.close(fd)
             if message[0] == m.CALLS:
                 keys += message[1]
-            elif message[0] == m.FUNCTION:
-                worker.known.discard(message[1])
+            self._undo(worker, message)
         self._pool.give_back(worker, keys)
         return bool(keys)
+
+    def _undo(self, worker: WorkerState, message: tuple[Any, ...]) -> None:
+        """A worker has not got a message, and will not."""
+        kind, store = message[0], self._store
+        if kind == m.FUNCTION:
+            worker.known.discard(message[1])
+        elif kind == m.FORGET:
+            worker.known.update(message[1])
+            self._functions.departed.extend(message[1])
+        if store is None:
+            return
+        if kind in (m.CALLS, m.FUNCTION):
+            store.take_back(worker.number, message[4])
+        if kind in (m.CALLS, m.FREE):
+            store.put_back_freed(worker.number, message[5 if kind == m.CALLS else 1])
+        elif kind == m.HEAP:
+            store.know_heap(worker.number, message[1], known=False)
 
     # Taking in.
 
@@ -298,24 +442,32 @@ class LocalEngine:
             message, fds = received
             kind = message[0]
             if kind == m.RESULTS:
-                self._take_results(process, message, fds)
+                self._take_results(process, message)
             elif kind == m.READY:
                 self._take_ready(process, message[1])
             elif kind == m.GIVE_BACK:
                 worker = self._pool.workers.get(process.number)
                 if worker is not None:
+                    worker.known.difference_update(message[2])
                     self._pool.give_back(worker, message[1])
             elif kind == m.RECORD:
                 self._output.append(("logging", message[1]))
+            elif kind == m.HEAP:
+                self._get_store().add_heap(message[1], fds[0], message[2])
+            elif kind == m.DROPPED:
+                self._get_store().drop(process.number, message[1])
+            elif kind == m.NEED_ROOM:
+                is_there = self._get_store().make_room(message[1])
+                self._tell_room(process)
+                process.answer_room(is_there=is_there)
 
-    def _take_results(
-        self, process: WorkerProcess, message: tuple[Any, ...], fds: tuple[int, ...]
-    ) -> None:
-        _, keys, payloads, seconds, failed, busy, wrote, large = message
+    def _take_results(self, process: WorkerProcess, message: tuple[Any, ...]) -> None:
+        _, keys, payloads, seconds, failed, busy, wrote, born, dropped = message
         if wrote:
             self._take_output(process)
-        for index, fd in zip(large, fds, strict=True):
-            payloads[index] = read_segment(fd)
+        store = self._store
+        if born or (store is not None and not all(type(one) is bytes for one in payloads)):
+            payloads = self._get_store().unpack(payloads, process.number, born)
         worker = self._pool.workers.get(process.number)
         if worker is None:
             return
@@ -323,18 +475,26 @@ class LocalEngine:
         self._stats.computing += total
         self._stats.moving += busy - total
         entries = self._pool.finish(worker, keys, seconds)
+        if store is not None:
+            store.drop(process.number, dropped)
+            store.settle()
+            self._tell_room(process)
         if process.is_orphan:
             self._retire(process)
         if not failed and None not in entries:
             self._results += zip(keys, payloads, strict=True)
             return
         for index, entry in enumerate(entries):
-            if entry is None:
-                continue
-            if index in failed:
-                self._errors.append((entry.key, unpack_exception(payloads[index])))
-            else:
-                self._results.append((entry.key, payloads[index]))
+            if entry is not None:
+                self._settle(entry.key, payloads[index], failed=index in failed)
+
+    def _settle(self, key: int, payload: Payload, *, failed: bool) -> None:
+        """A call has ended."""
+        if not failed:
+            self._results.append((key, payload))
+            return
+        packed = payload if isinstance(payload, bytes) else self._get_store().read_stream(payload)
+        self._errors.append((key, unpack_exception(packed)))
 
     def _take_ready(self, process: WorkerProcess, failure: bytes | None) -> None:
         if failure is not None:
@@ -400,6 +560,8 @@ class LocalEngine:
         self._take_back(process, worker)
         self._take_output(process, last=True)
         blamed = self._pool.lose(worker, process.get_current())
+        if self._store is not None:
+            self._store.lose(number)
         self._stats.deaths += 1
         if blamed is not None:
             error = self._describe_death(blamed, process, status)
@@ -425,16 +587,18 @@ class LocalEngine:
         journal = bytes(process.get_journal())
         place = 0
         while place + _ENTRY_SIZE <= len(journal):
-            key, _, failed, size = unpack_from(m.JOURNAL_ENTRY, journal, place)
+            key, _, kind, size = unpack_from(m.JOURNAL_ENTRY, journal, place)
             place += _ENTRY_SIZE + size
             entry = worker.inflight.pop(key, None)
             if entry is None or place > len(journal):
                 continue
-            payload = journal[place - size : place]
-            if failed:
-                self._errors.append((key, unpack_exception(payload)))
-            else:
-                self._results.append((key, payload))
+            content = journal[place - size : place]
+            payload: Payload = content
+            failed = kind == m.FAILED
+            if kind == m.SHARED:
+                packed, born, failed = loads(content)
+                payload = self._get_store().unpack([packed], process.number, born)[0]
+            self._settle(key, payload, failed=failed)
 
     def _describe_death(self, entry: Entry, process: WorkerProcess, status: int) -> BaseException:
         from manyhands.engines.local.deaths import describe_death
@@ -539,6 +703,8 @@ class LocalEngine:
     def abandon(self) -> None:
         """In a forked child: let go of what belongs to the parent, without a word to anybody."""
         self._driver.abandon()
+        if self._store is not None:
+            self._store.abandon()
         self._template.channel.close()
         for process in [*self._processes.values(), *self._leaving.values()]:
             process.close()
@@ -547,7 +713,7 @@ class LocalEngine:
         """What each worker is told at its birth."""
         initializer = None
         if config.initializer is not None:
-            initializer = self._serializer.dump(
+            initializer = self._serializer.dump_alone(
                 (config.initializer, tuple(config.initargs)), "the initializer"
             )
         return {
@@ -589,6 +755,17 @@ def _write(stream: str, text: Any) -> None:
             target.flush()
     except Exception:
         return
+
+
+def _warn(notices: list[str]) -> None:
+    """Tell the user what the store has to say; where warnings are errors, the work goes on all the same."""
+    import warnings
+
+    while notices:
+        try:
+            warnings.warn(notices.pop(0), RuntimeWarning, stacklevel=2)
+        except Exception:
+            continue
 
 
 def _log(payload: bytes) -> None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from manyhands.core.functions import Function
+    from manyhands.core.parcels import Payload
 
 AHEAD_SECONDS = 0.012
 """Work that is sent ahead to a worker, so that it does not idle while the parent is at something else."""
@@ -36,12 +37,13 @@ OVERHEAD_SECONDS = 4e-6
 class Entry:
     """A call on its way: what a message is made of."""
 
-    __slots__ = ("function", "key", "payload")
+    __slots__ = ("function", "key", "payload", "size")
 
-    def __init__(self, key: int, function: Function, payload: bytes) -> None:
+    def __init__(self, key: int, function: Function, payload: Payload) -> None:
         self.key = key
         self.function = function
         self.payload = payload
+        self.size = len(payload) if isinstance(payload, bytes) else payload.size
 
 
 class WorkerState:
@@ -145,7 +147,7 @@ class PoolState:
             if entry.function is not function:
                 function = entry.function
                 each = _estimate(entry)
-            size += len(entry.payload)
+            size += entry.size
             if chosen and (seconds + each > MESSAGE_SECONDS or size > MESSAGE_BYTES):
                 break
             queue.popleft()

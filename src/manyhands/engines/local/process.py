@@ -167,7 +167,8 @@ class WorkerProcess:
         if settings["initializer"] is not None:  # its arguments may be of any size
             fds = (*fds, create_segment(settings["initializer"]))
         try:
-            template.send((m.START, number, settings | {"initializer": None}), fds)
+            described = settings | {"initializer": None, "number": number}
+            template.send((m.START, number, described), fds)
         except OSError:
             self.close()
             raise
@@ -183,6 +184,15 @@ class WorkerProcess:
         """Results that had ended but were not sent when it died."""
         end = min(int(self._words[m.JOURNAL_END]), m.REGION_SIZE)
         return self.region[m.JOURNAL_START : max(end, m.JOURNAL_START)]
+
+    def set_room(self, size: int, warm_limit: int, heap_size: int) -> None:
+        """How many bytes it may add to the store without asking, and how it lays out what it makes."""
+        words = self._words
+        words[m.WARM_LIMIT], words[m.HEAP_SIZE], words[m.ROOM] = warm_limit, heap_size, size
+
+    def answer_room(self, *, is_there: bool) -> None:
+        """Answer its `NEED_ROOM`."""
+        self._words[m.ROOM_ANSWER] = m.IS_ROOM if is_there else m.NO_ROOM
 
     def ask_back(self) -> None:
         """Ask it for the results that it holds, and for the calls of its message that it has not begun."""

@@ -25,3 +25,6 @@ class Steps(Protocol):
 
     def give_up(self, error: BaseException) -> None:
         """A step failed: nothing that is outstanding will come."""
+
+    def rest(self) -> float | None:
+        """Nothing has been outstanding for a while; seconds after which to say so again, or None."""

@@ -9,26 +9,30 @@ from __future__ import annotations
 import _signal
 import faulthandler
 import fcntl
+import gc
 import os
 import sys
-from _pickle import loads
+from _pickle import dumps, loads
 from _struct import calcsize, pack_into
 from collections import deque
 from time import perf_counter
 
 from manyhands.core import place
 from manyhands.core.exceptions import pack_exception
-from manyhands.core.serialize import dump_result, load_arguments
+from manyhands.core.parcels import Parcel, measure
+from manyhands.core.serialize import INLINE_BYTES
 from manyhands.engines.local import messages as m
 from manyhands.engines.local import stdio
-from manyhands.engines.local.shm import create_segment, open_region, read_segment
-from manyhands.errors import UnloadableError
+from manyhands.engines.local.shelf import Shelf
+from manyhands.engines.local.shm import open_region
+from manyhands.errors import StoreFullError, UnloadableError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any, NoReturn
 
+    from manyhands.core.parcels import Payload
     from manyhands.engines.local.channel import Channel
 
 _FLUSH_SECONDS = 0.001
@@ -57,7 +61,7 @@ def serve(channel: Channel, life: int, region: int, settings: dict[str, Any]) ->
     place.in_worker = True
     _die_with(life)
     faulthandler.enable()  # a crash of native code then tells, on standard error, where Python stood
-    worker = Worker(channel, memoryview(open_region(region)))
+    worker = Worker(channel, memoryview(open_region(region)), settings["number"])
     _signal.signal(m.GIVE_BACK_SIGNAL, worker.give_back)
     _signal.signal(_signal.SIGINT, _signal.default_int_handler)
     if settings["log_levels"] is not None:
@@ -93,17 +97,22 @@ class Worker:
         To the parent.
     region
         Memory shared with the parent, `messages.REGION_SIZE` bytes.
+    number
+        Of this worker.
     """
 
-    def __init__(self, channel: Channel, region: memoryview) -> None:
+    def __init__(self, channel: Channel, region: memoryview, number: int) -> None:
         self._channel = channel
         self._region = region
         self._words = region.cast("Q")
+        self._shelf = Shelf(channel, self._words, number)
+        place.putter = self._shelf
         self._functions: dict[int, Callable[..., Any]] = {}
-        self._payloads: dict[int, Any] = {}
+        self._payloads: dict[int, Any] = {}  # of functions that were not called yet
+        self._function_uses: dict[int, list[int]] = {}
         self._waiting: deque[tuple[int, int, Any]] = deque()
         self._is_in_call = False  # the outbox is whole, whatever interrupts the call
-        self._outbox = _Outbox(channel, region, self._words)
+        self._outbox = _Outbox(channel, region, self._words, self._shelf)
 
     def initialize(self, payload: bytes | None) -> bool:
         """Run the initializer and report; False where it failed."""
@@ -131,15 +140,45 @@ class Worker:
             message, fds = received
             kind = message[0]
             if kind == m.CALLS:
-                self._run(message[1], message[2], _open_large(message[3], message[4], fds))
+                if message[5]:
+                    self._shelf.free(message[5])
+                self._run(message[1], message[2], message[3], message[4])
             elif kind == m.FUNCTION:
-                self._payloads[message[1]] = (
-                    message[2],
-                    _open_large(message[3], message[4], fds)[0],
-                )
+                self._take_function(*message[1:])
             elif kind == m.FORGET:
-                self._functions.clear()
-                self._payloads.clear()
+                self._forget(message[1])
+            elif kind == m.HEAP:
+                self._shelf.add_heap(message[1], fds[0], message[2])
+            elif kind == m.FREE:
+                self._shelf.free(message[1])
+            elif kind == m.REST:
+                self._rest()
+
+    def _take_function(self, key: int, name: str, payload: Any, uses: list[int]) -> None:
+        payload = self._shelf.unbox(payload, uses)
+        self._shelf.pin(uses)
+        self._function_uses[key] = uses
+        if self._shelf.knows(payload):
+            self._payloads[key] = (name, payload)
+
+    def _forget(self, keys: list[int]) -> None:
+        for key in keys:
+            self._functions.pop(key, None)
+            self._payloads.pop(key, None)
+            self._shelf.unpin(self._function_uses.pop(key, ()))
+        self._drop()
+
+    def _rest(self) -> None:
+        """Nothing is to be done for a while."""
+        gc.collect()
+        self._drop()
+        self._shelf.rest()
+
+    def _drop(self) -> None:
+        """Tell what nobody views any more."""
+        dropped = self._shelf.take_gone()
+        for start in range(0, len(dropped), m.IDS):
+            self._channel.send((m.DROPPED, dropped[start : start + m.IDS]))
 
     def give_back(self, _signal: int, _frame: object) -> None:
         """Hand back the calls of the current message that have not begun, and send results (a signal handler)."""
@@ -148,23 +187,28 @@ class Worker:
             keys.append(self._waiting.popleft()[0])
         try:
             if keys:
-                self._channel.send((m.GIVE_BACK, keys))
+                self._channel.send((m.GIVE_BACK, keys, []))
             if self._is_in_call:
                 self._outbox.flush()
         except OSError:  # the parent is gone, and so are we in a moment
             return
 
-    def _run(self, keys: list[int], function_keys: list[int], payloads: list[Any]) -> None:
+    def _run(
+        self, keys: list[int], function_keys: list[int], payloads: list[Any], uses: list[int]
+    ) -> None:
         outbox, words, functions = self._outbox, self._words, self._functions
-        waiting = self._waiting
+        waiting, shelf = self._waiting, self._shelf
         waiting.extend(zip(keys, function_keys, payloads, strict=True))
         outbox.begin(alone=len(keys) == 1)
         while waiting:
             key, function_key, payload = waiting.popleft()
             fn = functions.get(function_key)
-            if fn is None and function_key not in self._payloads:
-                # The parent took the function back, and we were quicker to take the call.
-                self._channel.send((m.GIVE_BACK, [key]))
+            if uses and type(payload) is not bytes:
+                payload = shelf.unbox(payload, uses)
+            is_missing = fn is None and function_key not in self._payloads
+            if is_missing or not shelf.knows(payload):
+                # The parent took the function or heap back, and we were quicker to take the call.
+                self._channel.send((m.GIVE_BACK, [key], [function_key] if is_missing else []))
                 continue
             words[m.CURRENT] = key
             failed = False
@@ -172,13 +216,13 @@ class Worker:
             try:
                 if fn is None:
                     fn = self._load_function(function_key)
-                args, kwargs = _load_arguments(payload)
+                args, kwargs = _load_arguments(shelf, payload)
                 begin = perf_counter()
                 self._is_in_call = True
                 value = fn(*args, **kwargs) if kwargs else fn(*args)
                 self._is_in_call = False
                 end = perf_counter()
-                result = dump_result(value)
+                result = shelf.dump(value)
             except BaseException as error:
                 self._is_in_call = False
                 if isinstance(error, SystemExit):
@@ -186,19 +230,28 @@ class Worker:
                 end = perf_counter()
                 begin = begin or end
                 failed = True
-                result = pack_exception(error, skip=1)
-            # Freed before the next call asks for memory.
+                result = self._pack_error(error)
+            # Freed before the next call asks for memory, and before it is told who still has a view of what.
             value = args = kwargs = None  # type: ignore[assignment]
             outbox.add(key, result, end - begin, failed)
-            if not waiting or end - outbox.sent_at > _FLUSH_SECONDS or outbox.size > m.FLUSH_BYTES:
+            if waiting and (end - outbox.sent_at > _FLUSH_SECONDS or outbox.size > m.FLUSH_BYTES):
                 outbox.flush()
-        outbox.flush()
+        outbox.flush(shelf.end_message(uses))
         words[m.CURRENT] = 0
+
+    def _pack_error(self, error: BaseException) -> Payload:
+        packed = pack_exception(error, skip=1)
+        if len(packed) <= INLINE_BYTES:
+            return packed
+        try:
+            return Parcel(self._shelf.keep_chunks([packed]))
+        except StoreFullError as full:
+            return pack_exception(full)
 
     def _load_function(self, key: int) -> Callable[..., Any]:
         name, payload = self._payloads[key]
         try:
-            fn: Callable[..., Any] = loads(payload)
+            fn: Callable[..., Any] = self._shelf.load(payload)
         except Exception as error:
             raise UnloadableError(
                 f"the function {name} could not be loaded in a worker: {type(error).__name__}: {error}. Workers see "
@@ -221,10 +274,13 @@ class Worker:
 class _Outbox:
     """Results that have ended and are not sent yet; a journal in shared memory keeps them from a crash."""
 
-    def __init__(self, channel: Channel, region: memoryview, words: memoryview) -> None:
+    def __init__(
+        self, channel: Channel, region: memoryview, words: memoryview, shelf: Shelf
+    ) -> None:
         self._channel = channel
         self._region = region
         self._words = words
+        self._shelf = shelf
         self.sent_at = 0.0
         self._begin = 0.0
         self._journal = False
@@ -232,7 +288,8 @@ class _Outbox:
 
     def _clear(self) -> None:
         self._keys: list[int] = []
-        self._payloads: list[bytes] = []
+        self._payloads: list[Any] = []
+        self._born: list[tuple[int, int, int, bool]] = []
         self._seconds: list[float] = []
         self._failed: list[int] = []
         self._end = m.JOURNAL_START
@@ -243,72 +300,72 @@ class _Outbox:
         self._begin = self.sent_at = perf_counter()
         self._journal = not alone
 
-    def add(self, key: int, payload: bytes, seconds: float, failed: bool) -> None:
+    def add(self, key: int, payload: Payload, seconds: float, failed: bool) -> None:
         if failed:
             self._failed.append(len(self._keys))
+        packed: Any = payload
+        born: list[tuple[int, int, int, bool]] = []
+        if type(payload) is not bytes:
+            packed, born = self._shelf.pack(payload)
+            self._born += born
         self._keys.append(key)
-        self._payloads.append(payload)
+        self._payloads.append(packed)
         self._seconds.append(seconds)
-        size = len(payload)
-        self.size += size
-        if not self._journal:
-            return
+        self.size += measure(payload)
+        if self._journal:
+            self._enter(key, packed, born, seconds, failed)
+
+    def _enter(self, key: int, packed: Any, born: list[Any], seconds: float, failed: bool) -> None:
+        """Note an ended call in the journal."""
+        kind, entry = (m.FAILED if failed else m.ENDED), packed
+        if type(packed) is not bytes:
+            kind, entry = m.SHARED, dumps((packed, born, failed), 5)
+        size = len(entry)
         start = self._end + _ENTRY_SIZE
         if start + size > m.REGION_SIZE:
             self.flush()
             return
-        pack_into(m.JOURNAL_ENTRY, self._region, self._end, key, seconds, failed, size)
-        self._region[start : start + size] = payload
+        pack_into(m.JOURNAL_ENTRY, self._region, self._end, key, seconds, kind, size)
+        self._region[start : start + size] = entry
         self._end = start + size
         self._words[m.JOURNAL_END] = self._end
 
-    def flush(self) -> None:
-        """Send what there is, after the output that its calls wrote."""
-        if not self._keys:
-            return
-        wrote = stdio.flush()
-        payloads: list[bytes | None] = list(self._payloads)
-        large = [i for i, payload in enumerate(self._payloads) if len(payload) > m.INLINE_LIMIT]
-        fds: list[int] = []
-        try:
-            for index in large:
-                fds.append(create_segment(self._payloads[index]))
-                payloads[index] = None
+    def flush(self, dropped: Sequence[int] = ()) -> None:
+        """Send what there is, after the output that its calls wrote; and what was `dropped`."""
+        rest = dropped[m.IDS :] if self._keys else dropped
+        if self._keys:
+            wrote = stdio.flush()
             now = perf_counter()
-            busy = now - self._begin
             message = (
                 m.RESULTS,
                 self._keys,
-                payloads,
+                self._payloads,
                 self._seconds,
                 self._failed,
-                busy,
+                now - self._begin,
                 wrote,
-                large,
+                self._born,
+                dropped[: m.IDS],
             )
-            self._channel.send(message, tuple(fds))
-        finally:
-            for fd in fds:
-                os.close(fd)
-        self._begin = self.sent_at = now
-        if self._journal:
-            self._words[m.JOURNAL_END] = 0
-        self._clear()
+            self._channel.send(message)
+            self._begin = self.sent_at = now
+            if self._journal:
+                self._words[m.JOURNAL_END] = 0
+            self._clear()
+        for start in range(0, len(rest), m.IDS):
+            self._channel.send((m.DROPPED, rest[start : start + m.IDS]))
 
 
-def _load_arguments(payload: Any) -> tuple[tuple[Any, ...], dict[str, Any] | None]:
+def _load_arguments(shelf: Shelf, payload: Any) -> tuple[tuple[Any, ...], dict[str, Any] | None]:
     try:
-        return load_arguments(payload)
+        arguments: tuple[tuple[Any, ...], dict[str, Any] | None] = (
+            loads(payload) if type(payload) is bytes else shelf.load(payload)
+        )
     except Exception as error:
         raise UnloadableError(
             f"the arguments of a call could not be rebuilt in a worker: {type(error).__name__}: {error}"
         ) from error
-
-
-def _open_large(payloads: list[Any], large: list[int], fds: tuple[int, ...]) -> list[Any]:
-    for index, fd in zip(large, fds, strict=True):
-        payloads[index] = read_segment(fd)
-    return payloads
+    return arguments
 
 
 def leave(code: int) -> NoReturn:

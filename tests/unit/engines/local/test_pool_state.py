@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from manyhands.core.functions import Function
+from manyhands.core.serialize import INLINE_BYTES
 from manyhands.engines.local import pool_state
 from manyhands.engines.local.channel import _MAX_FDS, MAX_FRAME
-from manyhands.engines.local.messages import INLINE_LIMIT
 from manyhands.engines.local.pool_state import Entry, PoolState, WorkerState
 
 
@@ -111,11 +111,11 @@ def test_a_message_fits_a_frame(sizes: list[int], workers: int) -> None:
     for key, size in enumerate(sizes, 1):
         pool.enqueue(Entry(key, function, bytes(size)))
     for _, sent in pool.plan():
-        inline = [entry for entry in sent if len(entry.payload) <= INLINE_LIMIT]
+        inline = [entry for entry in sent if len(entry.payload) <= INLINE_BYTES]
         assert sum(len(entry.payload) for entry in inline) + 40 * len(sent) < MAX_FRAME
 
 
-@given(st.integers(1, 400), st.integers(INLINE_LIMIT + 1, 300_000))
+@given(st.integers(1, 400), st.integers(INLINE_BYTES + 1, 300_000))
 @settings(max_examples=20)
 def test_a_message_has_no_more_large_payloads_than_a_channel_hands_over(
     calls: int, size: int

@@ -4,7 +4,7 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from manyhands.cli.machine import (
+from manyhands.core.machine import (
     Memory,
     MemoryGroup,
     Mount,

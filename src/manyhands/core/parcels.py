@@ -1,0 +1,183 @@
+"""What a value is while it travels: a pickle, and beside it the large buffers, which need not be copied for that.
+
+Pickle's protocol 5 hands out the buffers of arrays and their like instead of copying them into the pickle. Small ones
+stay with the pickle as bytes; large ones are `Piece`s of values that processes share. Used on both sides of a
+process boundary, so importing this loads C modules alone.
+"""
+
+from __future__ import annotations
+
+from _pickle import loads
+from _thread import _local
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any, TypeAlias
+
+    from manyhands.core.refs import Record
+
+    Part: TypeAlias = "bytes | Piece"
+    Payload: TypeAlias = "bytes | Parcel"
+
+
+class Piece:
+    """Some of the bytes of a stored value.
+
+    Attributes
+    ----------
+    value
+        What stands for the stored value on this side; it has an ``id``, and is kept as long as a piece of it is.
+    first, length
+        Where the bytes stand in the value, and how many they are.
+    mode : {"read", "write", "copy"}
+        What whoever gets them may do: read, write for all to see, or change a private copy.
+    """
+
+    __slots__ = ("first", "length", "mode", "value")
+
+    def __init__(self, value: Any, first: int, length: int, mode: str = "read") -> None:
+        self.value = value
+        self.first = first
+        self.length = length
+        self.mode = mode
+
+    @property
+    def key(self) -> tuple[int, int, int, str]:
+        """Equal for two pieces that are the same bytes."""
+        return self.value.id, self.first, self.length, self.mode
+
+
+class Parcel:
+    """A pickled value with something beside its pickle.
+
+    Attributes
+    ----------
+    stream
+        The pickle.
+    buffers
+        What it refers to by position, in its order.
+    inputs
+        Values that others pickled, and that stand in it as they are.
+    refs
+        What stands behind the refs inside.
+    size : int
+        Bytes that are not shared and so travel with every message.
+    parts : int
+        Of how many parts it consists.
+    """
+
+    __slots__ = ("buffers", "inputs", "parts", "refs", "size", "stream")
+
+    def __init__(
+        self,
+        stream: Part,
+        buffers: Sequence[Part] = (),
+        inputs: Sequence[Payload] = (),
+        refs: Sequence[Record] = (),
+    ) -> None:
+        self.stream = stream
+        self.buffers = buffers
+        self.inputs = inputs
+        self.refs = refs
+        self.size = sum(len(part) for part in (stream, *buffers) if isinstance(part, bytes))
+        self.size += sum(measure(payload) for payload in inputs)
+        self.parts = 1 + len(buffers) + len(refs)
+        self.parts += sum(1 if isinstance(p, bytes) else p.parts for p in inputs)
+
+    @property
+    def key(self) -> Any:
+        """Equal for two parcels of the same content; hashable."""
+        return (
+            *(
+                part if isinstance(part, bytes) else part.key
+                for part in (self.stream, *self.buffers)
+            ),
+            *(payload if isinstance(payload, bytes) else payload.key for payload in self.inputs),
+            *(ref.id for ref in self.refs),
+        )
+
+
+def measure(payload: Payload) -> int:
+    """Bytes of a payload that travel with every message."""
+    return len(payload) if isinstance(payload, bytes) else payload.size
+
+
+def get_key(payload: Payload) -> Any:
+    """Equal for two payloads of the same content; hashable."""
+    return payload if isinstance(payload, bytes) else payload.key
+
+
+class Packing(_local):
+    """What the pickle that this thread is making has met; None where it is making none that can hold such things."""
+
+    inputs: list[Payload] | None = None
+    refs: list[Record] | None = None
+
+
+packing = Packing()
+
+
+class _Opening(_local):
+    """What stands beside the pickle that this thread is reading."""
+
+    inputs: Sequence[Any] = ()
+    refs: Sequence[Any] = ()
+
+
+_opening = _Opening()
+
+
+def open_pickle(
+    stream: Any, buffers: Sequence[Any], inputs: Sequence[Any] = (), refs: Sequence[Any] = ()
+) -> Any:
+    """The value of a pickle, given what stands beside it.
+
+    Parameters
+    ----------
+    stream
+        The pickle.
+    buffers
+        In the order in which it was made of them.
+    inputs
+        Functions, each of which gives the value of an `Input`.
+    refs
+        Records.
+    """
+    outer = _opening.inputs, _opening.refs
+    _opening.inputs, _opening.refs = inputs, refs
+    try:
+        return loads(stream, buffers=buffers)
+    finally:
+        _opening.inputs, _opening.refs = outer
+
+
+class Input:
+    """Stands among the arguments of a call for a value that is pickled already: of a ref, or of a call that ended.
+
+    Parameters
+    ----------
+    payload
+        The pickled value.
+    """
+
+    __slots__ = ("payload",)
+
+    def __init__(self, payload: Payload) -> None:
+        self.payload = payload
+
+    def __reduce__(self) -> Any:
+        assert packing.inputs is not None
+        packing.inputs.append(self.payload)
+        return take_input, (len(packing.inputs) - 1,)
+
+
+def take_input(index: int) -> Any:
+    """While a pickle is read: the value that stands beside it."""
+    return _opening.inputs[index]()
+
+
+def take_ref(index: int) -> Any:
+    """While a pickle is read: a ref of what stands beside it."""
+    record = _opening.refs[index]
+    return record.keeper.hand_out(record)

@@ -1,0 +1,126 @@
+"""How values with large buffers are taken apart for pickle, where their own way would copy or read too much.
+
+No library is imported here: what is not loaded in this process cannot be among the values.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import os
+import sys
+from _pickle import PickleBuffer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+_LARGE_BYTES = 16 * 1024
+"""Below this a copy costs less than avoiding it."""
+
+
+def list_reductions() -> dict[type, Callable[[Any], Any]]:
+    """A dispatch table for a pickler: what the program registered itself, and ours."""
+    table = {**copyreg.dispatch_table, memoryview: reduce_memoryview}
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and hasattr(numpy, "memmap"):
+        table[numpy.ndarray] = reduce_array
+        table[numpy.memmap] = reduce_array
+    return table
+
+
+def reduce_memoryview(view: memoryview) -> Any:
+    """A view arrives as a view, of a copy of its bytes; a read-only one stays so."""
+    if not view.c_contiguous:
+        return rebuild_memoryview, (view.tobytes(), view.format, view.shape)
+    return rebuild_memoryview, (PickleBuffer(view), view.format, view.shape)
+
+
+def rebuild_memoryview(buffer: Any, format_: str, shape: tuple[int, ...]) -> memoryview:
+    """Undo `reduce_memoryview`."""
+    view = memoryview(buffer).cast("B")
+    if format_ == "B" and len(shape) == 1:
+        return view
+    if 0 in shape:  # cannot be cast to
+        return view.cast(format_)  # type: ignore[call-overload, no-any-return]
+    return view.cast(format_, shape)  # type: ignore[call-overload, no-any-return]
+
+
+def reduce_array(array: Any) -> Any:
+    """An array of a file goes by the file's name; others so that their elements can stay where they are."""
+    if array.nbytes < _LARGE_BYTES:
+        return array.__reduce_ex__(5)
+    if (by_name := _reduce_mapped(array)) is not None:
+        return by_name
+    flags = array.flags
+    if type(array).__name__ == "ndarray" and not array.dtype.hasobject:
+        if not (flags.c_contiguous or flags.f_contiguous):
+            array = array.copy("C")
+        if array.dtype.kind in "mM":  # the buffer protocol knows no dates
+            numbers = array.view("i8")
+            return view_array, (numbers, array.dtype)
+    return array.__reduce_ex__(5)
+
+
+def view_array(array: Any, dtype: Any) -> Any:
+    """The elements of `array` taken for those of another type."""
+    return array.view(dtype)
+
+
+def _reduce_mapped(array: Any) -> Any:
+    """The name and place of an array's elements in the file that they are mapped from; None for any other array."""
+    numpy = sys.modules["numpy"]
+    root = array
+    mapped = array if isinstance(array, numpy.memmap) else None
+    while isinstance(base := getattr(root, "base", None), numpy.ndarray):
+        root = base
+        if isinstance(root, numpy.memmap):
+            mapped = root
+    # Changes of a private mapping are in no file, and a file may be gone.
+    if mapped is None or root.mode == "c" or root.filename is None or array.dtype.hasobject:
+        return None
+    file = os.fspath(root.filename)
+    if not os.path.isabs(file) or not _is_same_size(file, root):
+        return None
+    first = array.__array_interface__["data"][0] - root.__array_interface__["data"][0]
+    is_map = isinstance(array, numpy.memmap)
+    layout = (root.offset + first, array.dtype, array.shape, array.strides)
+    return map_array, (file, layout, is_map)
+
+
+def _is_same_size(file: str, root: Any) -> bool:
+    try:
+        return os.path.getsize(file) >= root.offset + root.nbytes and os.access(file, os.R_OK)
+    except OSError:
+        return False
+
+
+def map_array(
+    file: str, layout: tuple[int, Any, tuple[int, ...], tuple[int, ...]], is_map: bool
+) -> Any:
+    """Map elements of a file, for reading.
+
+    Parameters
+    ----------
+    file
+        An absolute path.
+    layout
+        Of the array: where its first element stands in the file, in bytes; elements, shape, strides.
+    is_map
+        Whether the array is to be a `numpy.memmap`.
+    """
+    import importlib
+
+    numpy = importlib.import_module("numpy")
+    offset, dtype, shape, strides = layout
+    below = sum((n - 1) * step for n, step in zip(shape, strides, strict=True) if step < 0)
+    above = sum((n - 1) * step for n, step in zip(shape, strides, strict=True) if step > 0)
+    whole = numpy.memmap(
+        file, "u1", "r", offset=offset + below, shape=above - below + dtype.itemsize
+    )
+    array = numpy.ndarray(shape, dtype, buffer=whole, offset=-below, strides=strides)
+    if not is_map:
+        return array
+    found = array.view(numpy.memmap)
+    found.filename, found.offset, found.mode = whole.filename, offset + below, "r"
+    return found
