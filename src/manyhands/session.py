@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from concurrent.futures import Future as StandardFuture
     from types import TracebackType
-    from typing import Any, Self, Unpack
+    from typing import Any, Self, TypeVar, Unpack
 
     from manyhands.core.engine import Engine
     from manyhands.core.future import Future
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from manyhands.core.options import RunOptions
     from manyhands.observe.memory import MemoryReport
     from manyhands.observe.report import Report
+
+    T = TypeVar("T")
 
 
 ENGINE_VARIABLE = "MANYHANDS_ENGINE"
@@ -219,7 +221,7 @@ class Session:
         """`manyhands.imap_unordered` on this session."""
         return _stream(self.start_map(fn, (iterable, *more), **options), ordered=False)
 
-    def put(self, value: Any, *, writable: bool = False, copy: bool = False) -> Ref[Any]:
+    def put(self, value: T, *, writable: bool = False, copy: bool = False) -> Ref[T]:
         """`manyhands.put` on this session."""
         self._check_open()
         return self._engine.put(value, writable=writable, copy=copy)
@@ -494,7 +496,7 @@ class Session:
         """An input has ended."""
         if future.cancelled():
             self._carry_out(self._get_lifecycle().cancel, key)
-        elif (error := future.exception()) is None:
+        elif (error := _peek_error(future)) is None:
             self._carry_out(self._get_lifecycle().succeed, key)
         else:
             self._carry_out(partial(self._get_lifecycle().fail, error=error), key)
@@ -597,7 +599,7 @@ class Session:
         if folder is not None and not os.path.isdir(folder):  # noqa: PTH112 - see pyproject.toml on pathlib
             raise InvalidArgumentError(f"spill_folder={folder!r}: there is no such folder")
         return StoreConfig(
-            None if store is None else parse_size(store, "store"),
+            None if store is None else max(1, parse_size(store, "store")),
             None if spill is None else parse_size(spill, "spill"),
             None if folder is None else os.path.abspath(folder),  # noqa: PTH100
         )
@@ -746,7 +748,13 @@ def _replace(value: Any, hand_on: Callable[[Any], Any]) -> Any:
 
 
 def _has_succeeded(future: StandardFuture[Any]) -> bool:
-    return future.done() and not future.cancelled() and future.exception() is None
+    return future.done() and not future.cancelled() and _peek_error(future) is None
+
+
+def _peek_error(future: StandardFuture[Any]) -> BaseException | None:
+    """The error of a future that has ended; a result of ours stays where it is, unread."""
+    peek: Callable[[], BaseException | None] = getattr(future, "peek_error", future.exception)
+    return peek()
 
 
 def _get_failure(future: StandardFuture[Any]) -> BaseException | None:

@@ -157,7 +157,7 @@ def wait(
         failed = (
             not future.cancelled()
             and return_when == "FIRST_EXCEPTION"
-            and future.exception() is not None
+            and future.peek_error() is not None
         )
         if return_when == "FIRST_COMPLETED" or failed:
             break

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from manyhands.core.future import Future
     from manyhands.core.options import MapOptions
+    from manyhands.core.refs import Ref
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -70,26 +71,32 @@ class Task(Generic[P, R]):
     def submit(self, *args: P.args, **kwargs: P.kwargs) -> Future[R]: ...
 
     @overload
-    def submit(self: Callable[[A], R], a: A | Future[A], /) -> Future[R]: ...
+    def submit(self: Callable[[A], R], a: A | Future[A] | Ref[A], /) -> Future[R]: ...
 
     @overload
     # mypy erases the type variables of `self` here, and the result is no task any more.
     def submit(  # type: ignore[misc]
-        self: Callable[[list[A]], R], a: list[Future[A]], /
+        self: Callable[[list[A]], R], a: list[Future[A]] | list[Ref[A]], /
     ) -> Future[R]: ...
 
     @overload
     # mypy erases the type variables of `self` here, and the result is no task any more.
     def submit(  # type: ignore[misc]
-        self: Callable[[dict[B, A]], R], a: dict[B, Future[A]], /
+        self: Callable[[dict[B, A]], R], a: dict[B, Future[A]] | dict[B, Ref[A]], /
     ) -> Future[R]: ...
-
-    @overload
-    def submit(self: Callable[[A, B], R], a: A | Future[A], b: B | Future[B], /) -> Future[R]: ...
 
     @overload
     def submit(
-        self: Callable[[A, B, C], R], a: A | Future[A], b: B | Future[B], c: C | Future[C], /
+        self: Callable[[A, B], R], a: A | Future[A] | Ref[A], b: B | Future[B] | Ref[B], /
+    ) -> Future[R]: ...
+
+    @overload
+    def submit(
+        self: Callable[[A, B, C], R],
+        a: A | Future[A] | Ref[A],
+        b: B | Future[B] | Ref[B],
+        c: C | Future[C] | Ref[C],
+        /,
     ) -> Future[R]: ...
 
     def submit(self, *args: Any, **kwargs: Any) -> Future[R]:
@@ -105,7 +112,7 @@ class Task(Generic[P, R]):
     @overload
     def map(
         self: Callable[[A], R],
-        a_items: Iterable[A],
+        a_items: Iterable[A] | Iterable[Ref[A]],
         /,
         *,
         on_error: Literal["raise"] = ...,
@@ -115,8 +122,8 @@ class Task(Generic[P, R]):
     @overload
     def map(
         self: Callable[[A, B], R],
-        a_items: Iterable[A],
-        b_items: Iterable[B],
+        a_items: Iterable[A] | Iterable[Ref[A]],
+        b_items: Iterable[B] | Iterable[Ref[B]],
         /,
         *,
         on_error: Literal["raise"] = ...,
@@ -126,9 +133,9 @@ class Task(Generic[P, R]):
     @overload
     def map(
         self: Callable[[A, B, C], R],
-        a_items: Iterable[A],
-        b_items: Iterable[B],
-        c_items: Iterable[C],
+        a_items: Iterable[A] | Iterable[Ref[A]],
+        b_items: Iterable[B] | Iterable[Ref[B]],
+        c_items: Iterable[C] | Iterable[Ref[C]],
         /,
         *,
         on_error: Literal["raise"] = ...,
@@ -151,7 +158,7 @@ class Task(Generic[P, R]):
     @overload
     def map(
         self: Callable[[A], R],
-        a_items: Iterable[A],
+        a_items: Iterable[A] | Iterable[Ref[A]],
         /,
         *,
         on_error: Literal["return"],
@@ -161,8 +168,8 @@ class Task(Generic[P, R]):
     @overload
     def map(
         self: Callable[[A, B], R],
-        a_items: Iterable[A],
-        b_items: Iterable[B],
+        a_items: Iterable[A] | Iterable[Ref[A]],
+        b_items: Iterable[B] | Iterable[Ref[B]],
         /,
         *,
         on_error: Literal["return"],
@@ -172,9 +179,9 @@ class Task(Generic[P, R]):
     @overload
     def map(
         self: Callable[[A, B, C], R],
-        a_items: Iterable[A],
-        b_items: Iterable[B],
-        c_items: Iterable[C],
+        a_items: Iterable[A] | Iterable[Ref[A]],
+        b_items: Iterable[B] | Iterable[Ref[B]],
+        c_items: Iterable[C] | Iterable[Ref[C]],
         /,
         *,
         on_error: Literal["return"],

@@ -5,7 +5,9 @@ import os
 import platform
 import statistics
 import sys
+import tempfile
 import time
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import manyhands as mh
 from manyhands.core.machine import Memory, SharedMemory, read_memory, read_shared_memory
+from manyhands.core.sizes import format_size
 from manyhands.engines.local.cpus import THREAD_VARIABLES, CpuLimits, describe_cpus
 from manyhands.engines.registry import EngineInfo, list_engines
 
@@ -24,6 +27,9 @@ COLD_CALLS = 50
 
 WARM_CALLS = 300
 """No-op calls that are timed."""
+
+SHARED_BYTES = 1 << 20
+"""Of the value that tries the store."""
 
 PATIENCE = 60.0
 """Seconds for the first call, after which the engine is said not to work."""
@@ -41,6 +47,17 @@ class WorkerFacts:
 
 
 @dataclass(frozen=True)
+class StoreTrial:
+    """A try of the store for large values, with the limits that a session has by default; sizes in bytes."""
+
+    limit: int
+    disk_limit: int
+    folder: str
+    problem: str | None
+    """Why a value cannot be shared and freed again; None where it can."""
+
+
+@dataclass(frozen=True)
 class Trial:
     """A measured try of the default engine."""
 
@@ -51,6 +68,8 @@ class Trial:
     """From opening the session to the first result."""
     round_trip_seconds: float
     """Median of `WARM_CALLS` calls, submitted one at a time."""
+    store: StoreTrial | None
+    """None where the engine needs none."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +82,9 @@ class Findings:
     shared_memory: SharedMemory
     engines: list[EngineInfo]
     trial: Trial | None
-    """None where the engine does not work; `problem` says why."""
+    """None where the engine does not work at all."""
     problem: str | None
+    """What does not work; None where all does."""
 
 
 def run_doctor(*, as_json: bool) -> int:
@@ -85,6 +105,8 @@ def examine() -> Findings:
     trial, problem = None, None
     try:
         trial = try_engine()
+        if trial.store is not None and trial.store.problem is not None:
+            problem = f"large values cannot be shared: {trial.store.problem}"
     except Exception as error:
         problem = f"{type(error).__name__}: {error}"
     return Findings(
@@ -121,6 +143,7 @@ def try_engine() -> Trial:
             worker=worker,
             start_seconds=start_seconds,
             round_trip_seconds=statistics.median(rounds[COLD_CALLS:]),
+            store=try_store(session) if session.capabilities.stores else None,
         )
 
 
@@ -129,6 +152,29 @@ def time_round_trip(session: mh.Session) -> float:
     start = time.perf_counter()
     session.submit(os.getpid).result(timeout=PATIENCE)
     return time.perf_counter() - start
+
+
+def try_store(session: mh.Session) -> StoreTrial:
+    """Read the limits of the session's store, and share a value by it."""
+    try:
+        problem = share_value(session)
+    except Exception as error:
+        problem = f"{type(error).__name__}: {error}"
+    report = session.memory()
+    return StoreTrial(report.limit or 0, report.disk_limit, tempfile.gettempdir(), problem)
+
+
+def share_value(session: mh.Session) -> str | None:
+    """Store a value, have a worker read it, and let go of it; return what went wrong."""
+    value = bytes(range(256)) * (SHARED_BYTES // 256)
+    ref: Any = session.put(value)
+    number = ref.id
+    if session.submit(zlib.crc32, ref).result(timeout=PATIENCE) != zlib.crc32(value):
+        return "a worker read another value than was stored"
+    del ref
+    if any(stored.id == number for stored in session.memory().values):
+        return "a value that nobody needs was not freed"
+    return None
 
 
 def examine_worker() -> WorkerFacts:
@@ -191,6 +237,7 @@ def describe(findings: Findings) -> dict[str, Any]:
             "start_method": describe_start_method(trial),
             "start_seconds": trial.start_seconds,
             "round_trip_seconds": trial.round_trip_seconds,
+            "store": None if trial.store is None else asdict(trial.store),
         },
     }
 
@@ -237,6 +284,19 @@ def _list_rows(findings: Findings) -> list[tuple[str, str]]:
         ("start method", describe_start_method(trial)),
         ("start", start),
         ("round trip", f"{median} for a call that does nothing (median of {WARM_CALLS})"),
+        *_list_store_rows(trial),
+    ]
+
+
+def _list_store_rows(trial: Trial) -> list[tuple[str, str]]:
+    store = trial.store
+    if store is None:
+        return [("store", f"none: the engine {trial.engine} hands over the objects themselves")]
+    size = format_size(SHARED_BYTES)
+    state = f"{size} shared with a worker and freed" if store.problem is None else store.problem
+    return [
+        ("store", f"{format_size(store.limit)} of memory; {state}"),
+        ("spill", f"{format_size(store.disk_limit)} in {store.folder}"),
     ]
 
 

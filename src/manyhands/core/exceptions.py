@@ -62,8 +62,11 @@ _READ_ONLY_HINT = (
 
 def _is_about_writing(error: BaseException) -> bool:
     text = _safe_str(error)
-    return isinstance(error, (ValueError, TypeError, BufferError)) and any(
-        word in text for word in ("read-only", "readonly", "not writable", "not writeable")
+    is_of_kind = isinstance(error, (ValueError, TypeError, BufferError))
+    return (
+        is_of_kind
+        and not isinstance(error, OSError)
+        and any(word in text for word in ("read-only", "readonly", "not writable", "not writeable"))
     )
 
 

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 _KEPT = 1024
 """Functions remembered at once; a program that makes a lambda per call must not grow."""
 
+_KEPT_LARGE = 16
+"""Of these, functions whose pickles have large values beside them."""
+
 _UNCHANGING = (
     int,
     float,
@@ -101,6 +104,7 @@ class FunctionTable:
         )
         self._by_content: WeakValueDictionary[Any, Function] = WeakValueDictionary()
         self._small: deque[Function] = deque(maxlen=_KEPT)
+        self._large: OrderedDict[int, None] = OrderedDict()  # of what is known
         self.departed: deque[int] = deque()
 
     def register(self, fn: Callable[..., Any]) -> Function:
@@ -122,6 +126,12 @@ class FunctionTable:
             return known[1]
         return self._pickle(fn)
 
+    def clear(self) -> None:
+        """Forget all functions, and let go of what belongs to them."""
+        self._known.clear()
+        self._small.clear()
+        self._large.clear()
+
     def _pickle(self, fn: Callable[..., Any]) -> Function:
         check_callable(fn)
         name = name_callable(fn)
@@ -137,19 +147,25 @@ class FunctionTable:
                 self._small.append(function)
         watch = watch_function(fn, self._by_value)
         if watch is not None:
-            self._known[id(fn)] = (self._refer_to(fn, is_large), function, watch, version)
+            self._known[id(fn)] = (self._refer_to(fn), function, watch, version)
             if len(self._known) > _KEPT:
                 self._known.popitem(last=False)
+            if is_large:
+                self._large[id(fn)] = None
+                if len(self._large) > _KEPT_LARGE:
+                    self._known.pop(self._large.popitem(last=False)[0], None)
         return function
 
-    def _refer_to(self, fn: object, is_large: bool) -> Callable[[], object]:
-        """A way to get `fn`; one with large values is not kept alive for it."""
-        if is_large:
+    def rest(self) -> None:
+        """Let go of functions with large values, which are kept only in case that they come again."""
+        while self._large:
+            self._known.pop(self._large.popitem()[0], None)
+
+    def _refer_to(self, fn: object) -> Callable[[], object]:
+        """A way to get `fn`: a map's batch, whose watch does not need it, goes when the map has ended."""
+        if isinstance(fn, Batch):
             key, known = id(fn), self._known
-            try:
-                return weak(fn, lambda _: known.pop(key, None))
-            except TypeError:
-                pass
+            return weak(fn, lambda _: known.pop(key, None))
         return lambda: fn
 
 

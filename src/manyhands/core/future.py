@@ -340,15 +340,25 @@ class Future(_StandardFuture[R]):
             listeners.condition.notify_all()
         self._call_all_back(listeners)
 
+    def peek_error(self) -> BaseException | None:
+        """The error of a future that has ended, as far as it is known without reading the result.
+
+        Raises
+        ------
+        concurrent.futures.CancelledError
+        """
+        if self.cancelled():
+            raise CancelledError(f"{self!r} was withdrawn")
+        return self._error
+
     def hand_on(self, forward: Callable[[Any], Any]) -> Any:
         """The result for another call: the value, or ``forward`` of what arrived where nobody has asked for the value.
 
         Only for a future that has ended well.
         """
         with _births:
-            if self._load is not None:
-                return forward(self._value)
-        return self.result()
+            is_unread, value = self._load is not None, self._value
+        return forward(value) if is_unread else self.result()
 
     def _set_end(self, value: Any, error: BaseException | None, load: Any) -> None:
         if self._state in _DONE:

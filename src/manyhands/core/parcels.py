@@ -21,13 +21,18 @@ if TYPE_CHECKING:
     Payload: TypeAlias = "bytes | Parcel"
 
 
+_PART_BYTES = 96
+"""What a message says of a part, beside the bytes in it."""
+
+
 class Piece:
     """Some of the bytes of a stored value.
 
     Attributes
     ----------
     value
-        What stands for the stored value on this side; it has an ``id``, and is kept as long as a piece of it is.
+        What stands for the stored value on this side: it has an ``id``, and where pickles are compared a
+        ``content_key``, equal for equal content. It is kept as long as a piece of it is.
     first, length
         Where the bytes stand in the value, and how many they are.
     mode : {"read", "write", "copy"}
@@ -43,9 +48,9 @@ class Piece:
         self.mode = mode
 
     @property
-    def key(self) -> tuple[int, int, int, str]:
-        """Equal for two pieces that are the same bytes."""
-        return self.value.id, self.first, self.length, self.mode
+    def key(self) -> tuple[object, int, int, str]:
+        """Equal for two pieces of the same content."""
+        return self.value.content_key, self.first, self.length, self.mode
 
 
 class Parcel:
@@ -56,7 +61,8 @@ class Parcel:
     stream
         The pickle.
     buffers
-        What it refers to by position, in its order.
+        What it refers to: buffers of pickle's own from the first on, in their order, and arrays from the last on,
+        each by its place (see `take_array`).
     inputs
         Values that others pickled, and that stand in it as they are.
     refs
@@ -81,9 +87,14 @@ class Parcel:
         self.inputs = inputs
         self.refs = refs
         self.size = sum(len(part) for part in (stream, *buffers) if isinstance(part, bytes))
-        self.size += sum(measure(payload) for payload in inputs)
+        self.size += sum(len(p) if isinstance(p, bytes) else p.size for p in inputs)
         self.parts = 1 + len(buffers) + len(refs)
         self.parts += sum(1 if isinstance(p, bytes) else p.parts for p in inputs)
+
+    @property
+    def weight(self) -> int:
+        """About how many bytes of a message it takes."""
+        return self.size + _PART_BYTES * self.parts
 
     @property
     def key(self) -> Any:
@@ -99,8 +110,8 @@ class Parcel:
 
 
 def measure(payload: Payload) -> int:
-    """Bytes of a payload that travel with every message."""
-    return len(payload) if isinstance(payload, bytes) else payload.size
+    """About how many bytes of a message a payload takes."""
+    return len(payload) if isinstance(payload, bytes) else payload.weight
 
 
 def get_key(payload: Payload) -> Any:
@@ -111,6 +122,7 @@ def get_key(payload: Payload) -> Any:
 class Packing(_local):
     """What the pickle that this thread is making has met; None where it is making none that can hold such things."""
 
+    arrays: list[Any] | None = None
     inputs: list[Payload] | None = None
     refs: list[Record] | None = None
 
@@ -121,6 +133,7 @@ packing = Packing()
 class _Opening(_local):
     """What stands beside the pickle that this thread is reading."""
 
+    buffers: Sequence[Any] = ()
     inputs: Sequence[Any] = ()
     refs: Sequence[Any] = ()
 
@@ -144,12 +157,12 @@ def open_pickle(
     refs
         Records.
     """
-    outer = _opening.inputs, _opening.refs
-    _opening.inputs, _opening.refs = inputs, refs
+    outer = _opening.buffers, _opening.inputs, _opening.refs
+    _opening.buffers, _opening.inputs, _opening.refs = buffers, inputs, refs
     try:
         return loads(stream, buffers=buffers)
     finally:
-        _opening.inputs, _opening.refs = outer
+        _opening.buffers, _opening.inputs, _opening.refs = outer
 
 
 class Input:
@@ -163,13 +176,37 @@ class Input:
 
     __slots__ = ("payload",)
 
-    def __init__(self, payload: Payload) -> None:
+    def __init__(self, payload: Parcel) -> None:
         self.payload = payload
 
     def __reduce__(self) -> Any:
         assert packing.inputs is not None
         packing.inputs.append(self.payload)
         return take_input, (len(packing.inputs) - 1,)
+
+
+class PlainInput:
+    """The same for a value that is a pickle and nothing else: it goes into the pickle as it is."""
+
+    __slots__ = ("payload",)
+
+    def __init__(self, payload: bytes) -> None:
+        self.payload = payload
+
+    def __reduce__(self) -> Any:
+        return loads, (self.payload,)
+
+
+def take_array(index: int, dtype: Any, shape: tuple[int, ...], order: str) -> Any:
+    """While a pickle is read: an array over the buffer that stands beside it, counted from the last.
+
+    Pickle's own way would have the array as writable as it was where it was pickled. This way it is as writable as the
+    buffer, which whoever reads the pickle decides.
+    """
+    from importlib import import_module
+
+    buffer = _opening.buffers[-1 - index]
+    return import_module("numpy").ndarray(shape, dtype, buffer, order=order)
 
 
 def take_input(index: int) -> Any:

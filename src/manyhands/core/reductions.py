@@ -10,13 +10,15 @@ import os
 import sys
 from _pickle import PickleBuffer
 
+from manyhands.core.parcels import packing, take_array
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-_LARGE_BYTES = 16 * 1024
-"""Below this a copy costs less than avoiding it."""
+_MAPPED_BYTES = 16 * 1024
+"""Below this the bytes of a file are sent, which costs less than mapping them."""
 
 
 def list_reductions() -> dict[type, Callable[[Any], Any]]:
@@ -31,6 +33,12 @@ def list_reductions() -> dict[type, Callable[[Any], Any]]:
 
 def reduce_memoryview(view: memoryview) -> Any:
     """A view arrives as a view, of a copy of its bytes; a read-only one stays so."""
+    try:
+        memoryview(b"").cast(view.format)  # type: ignore[call-overload]
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"a memoryview of format {view.format!r} cannot be rebuilt; make an array of it"
+        ) from error
     if not view.c_contiguous:
         return rebuild_memoryview, (view.tobytes(), view.format, view.shape)
     return rebuild_memoryview, (PickleBuffer(view), view.format, view.shape)
@@ -48,39 +56,41 @@ def rebuild_memoryview(buffer: Any, format_: str, shape: tuple[int, ...]) -> mem
 
 def reduce_array(array: Any) -> Any:
     """An array of a file goes by the file's name; others so that their elements can stay where they are."""
-    if array.nbytes < _LARGE_BYTES:
-        return array.__reduce_ex__(5)
-    if (by_name := _reduce_mapped(array)) is not None:
+    if array.nbytes >= _MAPPED_BYTES and (by_name := _reduce_mapped(array)) is not None:
         return by_name
+    is_plain = type(array).__name__ == "ndarray" and not array.dtype.hasobject
+    if packing.arrays is None or not is_plain or not array.dtype.itemsize:
+        return array.__reduce_ex__(5)
     flags = array.flags
-    if type(array).__name__ == "ndarray" and not array.dtype.hasobject:
-        if not (flags.c_contiguous or flags.f_contiguous):
-            array = array.copy("C")
-        if array.dtype.kind in "mM":  # the buffer protocol knows no dates
-            numbers = array.view("i8")
-            return view_array, (numbers, array.dtype)
-    return array.__reduce_ex__(5)
-
-
-def view_array(array: Any, dtype: Any) -> Any:
-    """The elements of `array` taken for those of another type."""
-    return array.view(dtype)
+    if not (flags.c_contiguous or flags.f_contiguous):
+        array = array.copy("C")
+    order = "C" if array.flags.c_contiguous else "F"
+    # The buffer protocol knows no dates, and there is no end to what else it does not know.
+    raw = array.ravel(order).view("u1")
+    packing.arrays.append(PickleBuffer(raw))
+    return take_array, (len(packing.arrays) - 1, array.dtype, array.shape, order)
 
 
 def _reduce_mapped(array: Any) -> Any:
     """The name and place of an array's elements in the file that they are mapped from; None for any other array."""
     numpy = sys.modules["numpy"]
     root = array
-    mapped = array if isinstance(array, numpy.memmap) else None
+    mapped: Any = array if isinstance(array, numpy.memmap) else None
     while isinstance(base := getattr(root, "base", None), numpy.ndarray):
         root = base
         if isinstance(root, numpy.memmap):
             mapped = root
-    # Changes of a private mapping are in no file, and a file may be gone.
-    if mapped is None or root.mode == "c" or root.filename is None or array.dtype.hasobject:
+    # Changes of a private mapping are in no file, and what was mapped may have another name by now, or none.
+    if (
+        mapped is None
+        or mapped is not root
+        or root.mode == "c"
+        or root.filename is None
+        or array.dtype.hasobject
+    ):
         return None
     file = os.fspath(root.filename)
-    if not os.path.isabs(file) or not _is_same_size(file, root):
+    if not os.path.isabs(file) or not _is_mapped(file, root.__array_interface__["data"][0]):
         return None
     first = array.__array_interface__["data"][0] - root.__array_interface__["data"][0]
     is_map = isinstance(array, numpy.memmap)
@@ -88,11 +98,21 @@ def _reduce_mapped(array: Any) -> Any:
     return map_array, (file, layout, is_map)
 
 
-def _is_same_size(file: str, root: Any) -> bool:
+def _is_mapped(file: str, address: int) -> bool:
+    """Whether the file of this name is the one that is mapped at `address`."""
     try:
-        return os.path.getsize(file) >= root.offset + root.nbytes and os.access(file, os.R_OK)
+        status = os.stat(file)
+        if not os.access(file, os.R_OK):
+            return False
+        with open("/proc/self/maps") as maps:
+            for line in maps:
+                span, _, _, _, inode, *_ = line.split(None, 5)
+                start, end = span.split("-")
+                if int(start, 16) <= address < int(end, 16):
+                    return int(inode) == status.st_ino
     except OSError:
-        return False
+        pass
+    return False
 
 
 def map_array(

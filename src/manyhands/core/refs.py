@@ -83,6 +83,12 @@ class Ref(Generic[T]):
         value: T = self.record.keeper.read(self.record)
         return value
 
+    def __copy__(self) -> Ref[T]:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Ref[T]:
+        return self
+
     def __reduce__(self) -> Any:
         if packing.refs is None:
             raise TypeError(

@@ -19,7 +19,7 @@ from manyhands.core.namespaces import (
     fill_class,
     rebuild_cached,
 )
-from manyhands.core.parcels import Parcel, packing
+from manyhands.core.parcels import Parcel, PlainInput, packing
 from manyhands.core.reductions import list_reductions
 from manyhands.errors import StoreFullError, UnpicklableError
 
@@ -36,6 +36,13 @@ PROTOCOL = 5
 
 _ATOMS = frozenset({int, float, str, bytes, bool, type(None), complex})
 """Types whose values plain pickle always handles and that name no class or function."""
+
+
+_PLAIN = _ATOMS | {PlainInput}
+
+
+INLINE_BYTES = 16 * 1024
+"""Bytes of a pickle or a buffer above which they are shared; below, they travel in the message."""
 
 
 class _ByValueNeededError(Exception):
@@ -108,7 +115,7 @@ class Serializer:
             Naming the argument, and the part of it, that cannot travel.
         StoreFullError
         """
-        if not kwargs and _ATOMS.issuperset(map(type, args)) and not _has_large(args):
+        if not kwargs and _PLAIN.issuperset(map(type, args)) and not _has_large(args):
             payload = plain_dumps((args, None), PROTOCOL)
             if len(payload) <= INLINE_BYTES:
                 return payload
@@ -122,7 +129,11 @@ class Serializer:
             raise _explain(parts, self._try, error) from error
 
     def dump(
-        self, value: object, what: str, get_shelf: Callable[[], Shelf] | None = None
+        self,
+        value: object,
+        what: str,
+        get_shelf: Callable[[], Shelf] | None = None,
+        inline_bytes: int = INLINE_BYTES,
     ) -> Payload:
         """One value.
 
@@ -134,6 +145,8 @@ class Serializer:
             Names it in an error.
         get_shelf
             Gives another place for its large buffers.
+        inline_bytes
+            Up to which size a buffer is not large.
 
         Raises
         ------
@@ -141,8 +154,10 @@ class Serializer:
             Naming the part of the value that cannot travel.
         StoreFullError
         """
+        if type(value) in _ATOMS and not _has_large((value,)):
+            return plain_dumps(value, PROTOCOL)
         try:
-            return self._dump(_lift_one(value), get_shelf)
+            return self._dump(_lift_one(value), get_shelf, inline_bytes)
         except StoreFullError:
             raise
         except Exception as error:
@@ -160,37 +175,42 @@ class Serializer:
         except Exception as error:
             raise _explain([(what, value)], self._dump_alone, error) from error
 
-    def _dump(self, value: object, get_shelf: Callable[[], Shelf] | None = None) -> Payload:
+    def _dump(
+        self,
+        value: object,
+        get_shelf: Callable[[], Shelf] | None = None,
+        inline_bytes: int = INLINE_BYTES,
+    ) -> Payload:
         get_shelf = get_shelf or self._get_shelf
         if get_shelf is None:
             return self._dump_alone(value)
         buffers: list[Any] = []
+        arrays: list[Any] = []
         inputs: list[Payload] = []
         refs: list[Record] = []
-        outer = packing.inputs, packing.refs
-        packing.inputs, packing.refs = inputs, refs
+        outer = packing.arrays, packing.inputs, packing.refs
+        packing.arrays, packing.inputs, packing.refs = arrays, inputs, refs
         try:
             chunks = self._pickle(value, buffers.append)
         except _ByValueNeededError:
-            buffers.clear()
-            inputs.clear()
-            refs.clear()
+            for met in (buffers, arrays, inputs, refs):
+                met.clear()
             chunks = self._pickle_by_value(value, buffers.append)
         finally:
-            packing.inputs, packing.refs = outer
-        return pack(get_shelf, chunks, buffers, inputs, refs)
+            packing.arrays, packing.inputs, packing.refs = outer
+        return pack(get_shelf, chunks, [*buffers, *reversed(arrays)], (inputs, refs), inline_bytes)
 
     def _try(self, value: object) -> None:
         """Pickle and keep nothing, to see whether it can be done."""
         buffers: list[Any] = []
-        outer = packing.inputs, packing.refs
-        packing.inputs, packing.refs = [], []
+        outer = packing.arrays, packing.inputs, packing.refs
+        packing.arrays, packing.inputs, packing.refs = [], [], []
         try:
             self._pickle(value, buffers.append)
         except _ByValueNeededError:
             self._pickle_by_value(value, buffers.append)
         finally:
-            packing.inputs, packing.refs = outer
+            packing.arrays, packing.inputs, packing.refs = outer
 
     def _dump_alone(self, value: object) -> bytes:
         try:
@@ -222,16 +242,12 @@ class Serializer:
         return sink.chunks
 
 
-INLINE_BYTES = 16 * 1024
-"""Bytes of a pickle or a buffer above which they are shared; below, they travel in the message."""
-
-
 def pack(
     get_shelf: Callable[[], Shelf],
     chunks: list[bytes],
     buffers: list[Any],
-    inputs: list[Payload],
-    refs: list[Record],
+    beside: tuple[list[Payload], list[Record]],
+    inline_bytes: int = INLINE_BYTES,
 ) -> Payload:
     """Put what is large of a pickled value on the shelf.
 
@@ -241,9 +257,14 @@ def pack(
         Gives the place where large buffers are put.
     chunks
         The pickle.
-    buffers, inputs, refs
-        What pickling has met.
+    buffers
+        What it refers to.
+    beside
+        The inputs and refs that pickling has met.
+    inline_bytes
+        Up to which size a buffer stays in the message, unless it is shared already.
     """
+    inputs, refs = beside
     stream: Part
     if sum(map(len, chunks)) > INLINE_BYTES:
         stream = get_shelf().keep_chunks(chunks)
@@ -254,8 +275,16 @@ def pack(
     parts: list[Part] = []
     for buffer in buffers:
         raw = buffer.raw()
-        parts.append(bytes(raw) if raw.nbytes <= INLINE_BYTES else get_shelf().keep(raw))
+        is_small = raw.nbytes <= inline_bytes and not (raw.nbytes and _is_born_elsewhere(raw.obj))
+        parts.append(bytes(raw) if is_small else get_shelf().keep(raw))
     return Parcel(stream, parts, inputs, refs)
+
+
+def _is_born_elsewhere(array: Any) -> bool:
+    """Whether the memory of an array is not its own nor another array's: then it may be shared already."""
+    while (base := getattr(array, "base", None)) is not None and type(base) is type(array):
+        array = base
+    return base is not None and not isinstance(base, (bytes, bytearray))
 
 
 class _Lifted:
@@ -403,13 +432,15 @@ def _pack_result(value: object, shelf: Shelf, start: Callable[[_Sink, Any], Pick
         return is_small
 
     sink = _Sink()
+    arrays: list[Any] = []
     refs: list[Record] = []
-    packing.refs = refs
+    outer = packing.arrays, packing.refs
+    packing.arrays, packing.refs = arrays, refs
     try:
         start(sink, take).dump(value)
     finally:
-        packing.refs = None
-    return pack(lambda: shelf, sink.chunks, buffers, [], refs)
+        packing.arrays, packing.refs = outer
+    return pack(lambda: shelf, sink.chunks, [*buffers, *reversed(arrays)], ([], refs))
 
 
 def _start_plain(sink: _Sink, take: Any) -> Pickler:
@@ -439,7 +470,7 @@ def _explain(
 ) -> UnpicklableError:
     """The error that names the innermost part of `parts` that `dump` cannot pickle."""
     place, culprit = _find_culprit(parts, dump)
-    reason = str(error).strip() or type(error).__name__
+    reason = str(error).strip().rstrip(".") or type(error).__name__
     return UnpicklableError(
         f"{place} (a {_describe_type(culprit)}) cannot be sent to another process: {reason}. Send what it is made "
         f"from (a path, a configuration, an address) and make it inside the call, or leave it out in __getstate__."

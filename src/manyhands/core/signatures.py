@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from manyhands.core.future import Future
     from manyhands.core.options import MapOptions
+    from manyhands.core.refs import Ref
 
     P = ParamSpec("P")
     R = TypeVar("R")
@@ -29,28 +30,30 @@ if TYPE_CHECKING:
         ) -> Future[R]: ...
 
         @overload
-        def __call__(self, fn: Callable[[A], R], a: A | Future[A], /) -> Future[R]: ...
-
-        @overload
-        def __call__(self, fn: Callable[[list[A]], R], a: list[Future[A]], /) -> Future[R]: ...
+        def __call__(self, fn: Callable[[A], R], a: A | Future[A] | Ref[A], /) -> Future[R]: ...
 
         @overload
         def __call__(
-            self, fn: Callable[[dict[B, A]], R], a: dict[B, Future[A]], /
+            self, fn: Callable[[list[A]], R], a: list[Future[A]] | list[Ref[A]], /
         ) -> Future[R]: ...
 
         @overload
         def __call__(
-            self, fn: Callable[[A, B], R], a: A | Future[A], b: B | Future[B], /
+            self, fn: Callable[[dict[B, A]], R], a: dict[B, Future[A]] | dict[B, Ref[A]], /
+        ) -> Future[R]: ...
+
+        @overload
+        def __call__(
+            self, fn: Callable[[A, B], R], a: A | Future[A] | Ref[A], b: B | Future[B] | Ref[B], /
         ) -> Future[R]: ...
 
         @overload
         def __call__(
             self,
             fn: Callable[[A, B, C], R],
-            a: A | Future[A],
-            b: B | Future[B],
-            c: C | Future[C],
+            a: A | Future[A] | Ref[A],
+            b: B | Future[B] | Ref[B],
+            c: C | Future[C] | Ref[C],
             /,
         ) -> Future[R]: ...
 
@@ -61,7 +64,7 @@ if TYPE_CHECKING:
         def __call__(
             self,
             fn: Callable[[A], R],
-            a_items: Iterable[A],
+            a_items: Iterable[A] | Iterable[Ref[A]],
             /,
             *,
             on_error: Literal["raise"] = ...,
@@ -72,8 +75,8 @@ if TYPE_CHECKING:
         def __call__(
             self,
             fn: Callable[[A, B], R],
-            a_items: Iterable[A],
-            b_items: Iterable[B],
+            a_items: Iterable[A] | Iterable[Ref[A]],
+            b_items: Iterable[B] | Iterable[Ref[B]],
             /,
             *,
             on_error: Literal["raise"] = ...,
@@ -84,9 +87,9 @@ if TYPE_CHECKING:
         def __call__(
             self,
             fn: Callable[[A, B, C], R],
-            a_items: Iterable[A],
-            b_items: Iterable[B],
-            c_items: Iterable[C],
+            a_items: Iterable[A] | Iterable[Ref[A]],
+            b_items: Iterable[B] | Iterable[Ref[B]],
+            c_items: Iterable[C] | Iterable[Ref[C]],
             /,
             *,
             on_error: Literal["raise"] = ...,
@@ -111,7 +114,7 @@ if TYPE_CHECKING:
         def __call__(
             self,
             fn: Callable[[A], R],
-            a_items: Iterable[A],
+            a_items: Iterable[A] | Iterable[Ref[A]],
             /,
             *,
             on_error: Literal["return"],
@@ -122,8 +125,8 @@ if TYPE_CHECKING:
         def __call__(
             self,
             fn: Callable[[A, B], R],
-            a_items: Iterable[A],
-            b_items: Iterable[B],
+            a_items: Iterable[A] | Iterable[Ref[A]],
+            b_items: Iterable[B] | Iterable[Ref[B]],
             /,
             *,
             on_error: Literal["return"],
@@ -134,9 +137,9 @@ if TYPE_CHECKING:
         def __call__(
             self,
             fn: Callable[[A, B, C], R],
-            a_items: Iterable[A],
-            b_items: Iterable[B],
-            c_items: Iterable[C],
+            a_items: Iterable[A] | Iterable[Ref[A]],
+            b_items: Iterable[B] | Iterable[Ref[B]],
+            c_items: Iterable[C] | Iterable[Ref[C]],
             /,
             *,
             on_error: Literal["return"],
@@ -189,7 +192,7 @@ if TYPE_CHECKING:
         def __call__(
             self,
             fn: Callable[[A], R],
-            a_items: Iterable[A],
+            a_items: Iterable[A] | Iterable[Ref[A]],
             /,
             *,
             on_error: Literal["raise"] = ...,
@@ -200,8 +203,8 @@ if TYPE_CHECKING:
         def __call__(
             self,
             fn: Callable[[A, B], R],
-            a_items: Iterable[A],
-            b_items: Iterable[B],
+            a_items: Iterable[A] | Iterable[Ref[A]],
+            b_items: Iterable[B] | Iterable[Ref[B]],
             /,
             *,
             on_error: Literal["raise"] = ...,
@@ -212,9 +215,9 @@ if TYPE_CHECKING:
         def __call__(
             self,
             fn: Callable[[A, B, C], R],
-            a_items: Iterable[A],
-            b_items: Iterable[B],
-            c_items: Iterable[C],
+            a_items: Iterable[A] | Iterable[Ref[A]],
+            b_items: Iterable[B] | Iterable[Ref[B]],
+            c_items: Iterable[C] | Iterable[Ref[C]],
             /,
             *,
             on_error: Literal["raise"] = ...,
@@ -239,7 +242,7 @@ if TYPE_CHECKING:
         def __call__(
             self,
             fn: Callable[[A], R],
-            a_items: Iterable[A],
+            a_items: Iterable[A] | Iterable[Ref[A]],
             /,
             *,
             on_error: Literal["return"],
@@ -250,8 +253,8 @@ if TYPE_CHECKING:
         def __call__(
             self,
             fn: Callable[[A, B], R],
-            a_items: Iterable[A],
-            b_items: Iterable[B],
+            a_items: Iterable[A] | Iterable[Ref[A]],
+            b_items: Iterable[B] | Iterable[Ref[B]],
             /,
             *,
             on_error: Literal["return"],
@@ -262,9 +265,9 @@ if TYPE_CHECKING:
         def __call__(
             self,
             fn: Callable[[A, B, C], R],
-            a_items: Iterable[A],
-            b_items: Iterable[B],
-            c_items: Iterable[C],
+            a_items: Iterable[A] | Iterable[Ref[A]],
+            b_items: Iterable[B] | Iterable[Ref[B]],
+            c_items: Iterable[C] | Iterable[Ref[C]],
             /,
             *,
             on_error: Literal["return"],

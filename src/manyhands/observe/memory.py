@@ -45,7 +45,8 @@ class MemoryReport:
     ----------
     engine : str
     limit, used : int
-        Of shared memory: what values may take before some go to disk, and what they take.
+        Of shared memory: what values may take before some go to disk (0 for an engine that stores nothing), and what
+        they take.
     disk_limit, disk_used : int
         The same of the disk.
     spilled : int

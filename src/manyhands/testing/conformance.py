@@ -42,6 +42,7 @@ _GROUPS = (
     "errors",
     "retries",
     "dependencies",
+    "refs",
     "waiting",
     "cancellation",
     "streams",

@@ -51,6 +51,25 @@ class Mark:
         return sum(entry.rpartition(".")[0] == str(name) for entry in os.listdir(self.folder))  # noqa: PTH208
 
 
+class Carrier:
+    """An object with a value in an attribute."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+class Traveller:
+    """Notes each process that unpickles it."""
+
+    def __init__(self, size: int) -> None:
+        self.content = bytes(size)
+        self.travels: list[int] = []
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.travels = [*self.travels, os.getpid()]
+
+
 class Gate:
     """Holds the calls that come to it until it is opened.
 
@@ -115,6 +134,58 @@ def append(values: list[int]) -> list[int]:
     """Change the argument, and return it."""
     values.append(0)
     return values
+
+
+def fill(buffer: Any, value: int) -> int:
+    """Set all bytes of a buffer, and return their sum."""
+    buffer[:] = bytes([value]) * len(buffer)
+    return sum(buffer)
+
+
+def measure(value: Any) -> int:
+    """The length of a value, or of all that a list, a set, a carrier or a ref holds."""
+    import manyhands as mh
+
+    if isinstance(value, mh.Ref):
+        return measure(value.get())
+    if isinstance(value, Carrier):
+        return measure(value.value)
+    if isinstance(value, (list, set)):
+        return sum(map(measure, value))
+    return len(value)
+
+
+def unload(carrier: Carrier) -> Any:
+    """What a carrier carries."""
+    return carrier.value
+
+
+def count_different(carriers: list[Carrier]) -> int:
+    """How many different values they carry."""
+    return len({carrier.value for carrier in carriers})
+
+
+def put_value(value: Any) -> Any:
+    """Store a value inside a call."""
+    import manyhands as mh
+
+    return mh.put(value)
+
+
+def put_twice(x: int) -> Any:
+    """Store two equal values; the ref of the first, once more, and the ref of the second."""
+    first, second = put_value([x] * 9000), put_value([x] * 9000)
+    return first, first, second
+
+
+def make_traveller(size: int) -> Traveller:
+    """One that has not travelled."""
+    return Traveller(size)
+
+
+def get_travels(traveller: Traveller) -> list[int]:
+    """The processes that have unpickled it."""
+    return traveller.travels
 
 
 def nap(seconds: float) -> float:

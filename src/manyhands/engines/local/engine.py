@@ -22,7 +22,7 @@ from manyhands.core.exceptions import unpack_exception
 from manyhands.core.functions import FunctionTable
 from manyhands.core.model import Capabilities, EngineStats
 from manyhands.core.modules import ModuleSurvey
-from manyhands.core.parcels import Input
+from manyhands.core.parcels import PlainInput
 from manyhands.core.refs import Record
 from manyhands.core.serialize import Serializer
 from manyhands.engines.local import messages as m
@@ -110,8 +110,9 @@ class LocalEngine:
             raise self._broken
         function = self._functions.register(call.fn)
         payload = self._serializer.dump_arguments(call.args, call.kwargs)
-        if not isinstance(payload, bytes) and payload.refs:
-            self._get_store().check_own(payload)
+        for content in (function.payload, payload):
+            if type(content) is not bytes:
+                self._get_store().check_own(content)
         self._pool.enqueue(Entry(call.key, function, payload))
         self._driver.nudge()
         if (
@@ -135,7 +136,7 @@ class LocalEngine:
             if value.keeper is not self._store:  # of another session: as any value
                 return value.keeper.read(value)
             value = value.content
-        return Input(value) if type(value) is bytes else self._get_store().forward(value)
+        return PlainInput(value) if type(value) is bytes else self._get_store().forward(value)
 
     def put(self, value: Any, *, writable: bool, copy: bool) -> Ref[Any]:
         return self._get_store().put(value, self._serializer, writable=writable, copy=copy)
@@ -176,6 +177,7 @@ class LocalEngine:
         self._driver.run(self._end_processes)
         self._driver.close()
         self.deliver()
+        self._functions.clear()
         if self._store is not None:
             self._store.close()
         _engines.discard(self)
@@ -221,15 +223,20 @@ class LocalEngine:
         now = monotonic()
         if self._idle_since is None:
             self._idle_since = now
-        elif now - self._idle_since >= _REST_SECONDS and store.needs_rest():
+        elif now - self._idle_since >= _REST_SECONDS and store.is_in_use():
             self._driver.run(self._rest)
         return _REST_SECONDS
 
     def _rest(self) -> None:
+        """Have everybody let go of what is only kept to be quick, and hear what workers let go of."""
         assert self._store is not None
-        self._store.rest()
-        for process in self._processes.values():
-            self._send(process, (m.REST,))
+        if self._store.needs_rest():
+            self._functions.rest()
+            self._store.rest()
+            for process in self._processes.values():
+                self._send(process, (m.REST,))
+        for process in list(self._processes.values()):
+            self._take_messages(process)
         self._tell_freed()
 
     def estimate_slack(self) -> float:
@@ -276,7 +283,8 @@ class LocalEngine:
         store = self._get_store()
         load = self._pack(worker.number, payloads)
         freed = store.take_freed(worker.number)
-        self._tell_room(process)
+        if load.uses or freed:
+            self._tell_room(process)
         message = (m.CALLS, keys, functions, payloads, load.uses, freed)
         if self._send_heaps(process, load) and self._send(process, message):
             return True
@@ -449,6 +457,8 @@ class LocalEngine:
                 worker = self._pool.workers.get(process.number)
                 if worker is not None:
                     worker.known.difference_update(message[2])
+                    if message[3]:
+                        self._get_store().take_back(process.number, message[3])
                     self._pool.give_back(worker, message[1])
             elif kind == m.RECORD:
                 self._output.append(("logging", message[1]))
@@ -466,7 +476,7 @@ class LocalEngine:
         if wrote:
             self._take_output(process)
         store = self._store
-        if born or (store is not None and not all(type(one) is bytes for one in payloads)):
+        if not all(type(one) is bytes for one in payloads):
             payloads = self._get_store().unpack(payloads, process.number, born)
         worker = self._pool.workers.get(process.number)
         if worker is None:
@@ -475,7 +485,7 @@ class LocalEngine:
         self._stats.computing += total
         self._stats.moving += busy - total
         entries = self._pool.finish(worker, keys, seconds)
-        if store is not None:
+        if store is not None and (born or dropped):
             store.drop(process.number, dropped)
             store.settle()
             self._tell_room(process)
@@ -709,6 +719,11 @@ class LocalEngine:
         for process in [*self._processes.values(), *self._leaving.values()]:
             process.close()
 
+    def share_with_child(self) -> None:
+        """The program has forked."""
+        if self._store is not None:
+            self._store.share_with_child()
+
     def _describe_worker(self, config: EngineConfig) -> dict[str, Any]:
         """What each worker is told at its birth."""
         initializer = None
@@ -792,4 +807,9 @@ def _abandon_all() -> None:
     _engines.clear()
 
 
-os.register_at_fork(after_in_child=_abandon_all)
+def _share_all() -> None:
+    for engine in list(_engines):
+        engine.share_with_child()
+
+
+os.register_at_fork(after_in_child=_abandon_all, after_in_parent=_share_all)

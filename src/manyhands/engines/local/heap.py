@@ -12,7 +12,9 @@ import sys
 from _pickle import PickleBuffer
 from _weakref import ref as weak
 
-from manyhands.engines.local.shm import open_memory
+from manyhands.core.sizes import format_size
+from manyhands.engines.local.shm import open_memory, reserve_memory
+from manyhands.errors import StoreFullError
 
 _COPY_BYTES = 4 * 1024 * 1024
 """Bytes copied between two chances for other threads."""
@@ -39,10 +41,12 @@ class Heap:
     """
 
     def __init__(self, number: int, fd: int, size: int, *, writable: bool) -> None:
-        self.number = number
         self.fd = fd
+        self.number = number
         self.size = size
+        self.tenants = 0  # values in it, of a heap that another process lays out
         self._writing: memoryview | None = None
+        self._reading = memoryview(b"")
         self._address: int | None = None
         self._mappings: list[mmap.mmap] = []  # the last one is for writing, if any is
         if writable:
@@ -107,11 +111,27 @@ class Heap:
 
     def give_back(self, start: int, length: int) -> None:
         """Return the pages behind these addresses to the system; they read as zeros from then on."""
+        if self.fd < 0 or not length:
+            return
         self.view_for_writing(0, 0)
         try:
             self._mappings[-1].madvise(mmap.MADV_REMOVE, start, length)
         except (AttributeError, OSError):
             return  # a file system that cannot: the pages are used again, or go with the file
+
+    def reserve(self, start: int, length: int) -> None:
+        """See that bytes that will be written through a mapping can be.
+
+        Raises
+        ------
+        StoreFullError
+        """
+        try:
+            reserve_memory(self.fd, start, length)
+        except OSError as error:
+            raise StoreFullError(
+                f"{format_size(length)} of shared memory are not there: {error}"
+            ) from error
 
     def find(self, raw: memoryview) -> int | None:
         """Where the bytes of `raw` stand in this heap; None where they are elsewhere, or nobody can tell."""
@@ -124,6 +144,14 @@ class Heap:
                 return None
         place = address - self._address
         return place if 0 <= place <= self.size - raw.nbytes else None
+
+    def __del__(self) -> None:
+        self.close()
+
+    def seal(self) -> None:
+        """Close the descriptor alone: what is there can be read, and nothing else."""
+        os.close(self.fd)
+        self.fd = -1
 
     def close(self) -> None:
         """Let go of it. The mapping stays as long as there are views of it."""
@@ -153,12 +181,8 @@ def open_heap(number: int, size: int) -> Heap:
     while True:
         try:
             fd = open_memory(size)
-            try:
-                # The named kind of memory may have given less.
-                return Heap(number, fd, os.fstat(fd).st_size, writable=True)
-            except BaseException:
-                os.close(fd)
-                raise
+            # The named kind of memory may have given less.
+            return Heap(number, fd, os.fstat(fd).st_size, writable=True)
         except (OSError, ValueError, OverflowError):
             if size <= _LEAST_BYTES:
                 raise

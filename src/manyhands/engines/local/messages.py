@@ -35,9 +35,7 @@ REST = 26  # () the session idles: collect garbage, give memory back
 # Worker to parent.
 READY = 31  # (error payload or None) its initializer has run
 RESULTS = 32  # (keys, payloads, seconds of each, positions that failed, busy seconds, wrote output, born, dropped)
-GIVE_BACK = (
-    33  # (keys of calls that it was sent and has not begun, keys of functions that it has not got)
-)
+GIVE_BACK = 33  # (keys of calls that it has not begun, keys of functions that it has not got, boxes not opened)
 RECORD = 34  # (payload of a logging record)
 DROPPED = 35  # (ids) of what it was sent and has no view of any more
 NEED_ROOM = 36  # (bytes) it waits for the answer in the region
@@ -72,12 +70,11 @@ ENDED, FAILED, SHARED = range(3)
 """Kinds of journal entries: a result that is a pickle; an exception; a payload with what is born of it, pickled."""
 
 _BULK_BYTES = 32 * 1024
-_PART_BYTES = 64
 
 
 def is_bulky(parcel: Parcel) -> bool:
     """Whether a payload's description is too large for a message, and goes in a box."""
-    return parcel.size + _PART_BYTES * parcel.parts > _BULK_BYTES
+    return parcel.weight > _BULK_BYTES
 
 
 FLUSH_BYTES = 96 * 1024

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections import deque
 
+from manyhands.core.parcels import measure
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -43,7 +45,7 @@ class Entry:
         self.key = key
         self.function = function
         self.payload = payload
-        self.size = len(payload) if isinstance(payload, bytes) else payload.size
+        self.size = measure(payload)
 
 
 class WorkerState:
@@ -82,7 +84,7 @@ class PoolState:
     def __init__(self) -> None:
         self.queue: deque[Entry] = deque()
         self.workers: dict[int, WorkerState] = {}
-        self._queued: set[int] = set()  # keys in the queue, those of withdrawn calls aside
+        self._queued: dict[int, Entry] = {}  # what is in the queue, withdrawn calls aside
 
     def is_busy(self) -> bool:
         """Whether any call has no outcome yet."""
@@ -113,7 +115,7 @@ class PoolState:
 
     def enqueue(self, entry: Entry) -> None:
         """Queue a call; safe beside the leading thread."""
-        self._queued.add(entry.key)
+        self._queued[entry.key] = entry
         self.queue.append(entry)
 
     def plan(self) -> Iterator[tuple[WorkerState, list[Entry]]]:
@@ -153,7 +155,7 @@ class PoolState:
             queue.popleft()
             key = entry.key
             if key in queued:
-                queued.discard(key)
+                del queued[key]
                 inflight[key] = entry
                 chosen.append(entry)
                 seconds += each
@@ -186,7 +188,7 @@ class PoolState:
     def give_back(self, worker: WorkerState, keys: Iterable[int]) -> None:
         """Queue calls that `worker` has not begun, ahead of all others."""
         entries = [worker.inflight.pop(key) for key in keys if key in worker.inflight]
-        self._queued.update(entry.key for entry in entries)
+        self._queued.update((entry.key, entry) for entry in entries)
         self.queue.extendleft(reversed(entries))
 
     def lose(self, worker: WorkerState, current: int) -> Entry | None:
@@ -209,9 +211,12 @@ class PoolState:
 
     def withdraw(self, key: int) -> bool:
         """Drop a call if it is queued; whether it was."""
-        if key not in self._queued:
+        entry = self._queued.pop(key, None)
+        if entry is None:
             return False
-        self._queued.discard(key)
+        entry.payload = (
+            b""  # it stays in the queue until its turn, and what it was sent with need not
+        )
         return True
 
     def drain(self) -> list[Entry]:
@@ -227,7 +232,7 @@ class PoolState:
     def validate(self) -> None:
         """Raise AssertionError unless every call is in one place; for tests."""
         keys = [entry.key for entry in self.queue if entry.key in self._queued]
-        assert set(keys) == self._queued
+        assert set(keys) == set(self._queued)
         for worker in self.workers.values():
             keys += worker.inflight
             assert all(key == entry.key for key, entry in worker.inflight.items())

@@ -58,6 +58,7 @@ class StoredValue:
 
     __slots__ = (
         "__weakref__",
+        "_digest",
         "heap",
         "id",
         "is_born",
@@ -84,11 +85,21 @@ class StoredValue:
         self.is_exclusive = False
         self.is_given = False
         self.is_born = False
+        self._digest: bytes | None = None
 
     def __del__(self) -> None:
         # At any moment, perhaps amid the room's own work: only a note is left.
         if not self.room.is_closed:
             self.room.departed.append((self.id, self.heap, self.start, self.size))
+
+    @property
+    def content_key(self) -> object:
+        """Equal for two values of the same content; what can be written is like itself alone."""
+        if self.is_born:
+            return self.id
+        if self._digest is None:
+            self._digest = digest(self.heap.view(self.start, self.size))
+        return self._digest
 
     @property
     def is_on_disk(self) -> bool:
@@ -175,7 +186,7 @@ class Room:
         return max(0, self.limit - self.live) // self._workers
 
     def place(
-        self, number: int, size: int, label: str, idle: Iterable[StoredValue]
+        self, number: int, size: int, label: str, idle: Iterable[StoredValue] | None
     ) -> tuple[StoredValue, bool]:
         """Find room for `size` bytes.
 
@@ -184,7 +195,7 @@ class Room:
         number
             The id that they get.
         idle
-            Values that may go to disk for it, those first that should.
+            Values that may go to disk for it, those first that should; None to go beyond the limit.
 
         Returns
         -------
@@ -199,7 +210,7 @@ class Room:
         """
         heap, space = self._get_own()
         fits = self.live + size <= self.limit and space.would_be_warm(size)
-        if fits or self.make(round_up(size), idle):
+        if fits or idle is None or self.make(round_up(size), idle):
             found = space.take(size)
             if found is None:  # no addresses in one piece
                 self.chill(0)
@@ -213,6 +224,7 @@ class Room:
     def adopt(self, number: int, worker: int, start: int, size: int, label: str) -> StoredValue:
         """A value that a worker has made in its own heap."""
         self.live += round_up(size)
+        self.heaps[worker].tenants += 1
         return StoredValue(self, number, (self.heaps[worker], start), size, label)
 
     def make(self, size: int, idle: Iterable[StoredValue]) -> bool:
@@ -232,6 +244,12 @@ class Room:
             if not value.is_on_disk:
                 self._spill(value)
         return self.live + size <= self.limit
+
+    def void(self, value: StoredValue) -> None:
+        """A value could not be written: its pages are not there."""
+        space = self._spaces.get(value.heap.number)
+        if space is not None:
+            space.void(value.start)
 
     def has_disk(self, size: int) -> bool:
         """Whether `size` bytes more fit on the disk."""
@@ -265,11 +283,11 @@ class Room:
             place = value.start + round_up(value.size)
         heap.give_back(place, heap.size - place)
 
-    def close(self, seen: Iterable[StoredValue]) -> None:
-        """Give back all but the values that the program still sees; those go when it sees them no more."""
+    def close(self, kept: Iterable[StoredValue]) -> None:
+        """Give back all but the values in `kept`, whose heaps go when they do."""
         self.is_closed = True
         spans: dict[int, list[tuple[int, int]]] = {}
-        for value in seen:
+        for value in kept:
             spans.setdefault(value.heap.number, []).append((value.start, round_up(value.size)))
         for heap in self.heaps.values():
             place = 0
@@ -279,7 +297,9 @@ class Room:
                 place = max(place, start + size)
             if place:
                 heap.give_back(place, heap.size - place)
-            heap.close()
+                heap.seal()
+            else:
+                heap.close()
         self.heaps.clear()
         self._spaces.clear()
         self.departed.clear()
@@ -310,6 +330,10 @@ class Room:
             freed.append(number)
         if is_cold or freed is None:
             heap.give_back(start, round_up(size))
+        heap.tenants -= 1
+        if freed is None and not heap.tenants:  # of a worker that is gone
+            self.heaps.pop(heap.number, None)
+            heap.close()
 
     def _chill(self, number: int, keep: int) -> None:
         for start, length in self._spaces[number].chill(keep):
@@ -368,6 +392,13 @@ class Room:
             heap = open_heap(0, self.heap_size)
             self.heaps[0], self._spaces[0] = heap, Space(heap.size)
         return self.heaps[0], self._spaces[0]
+
+
+def digest(raw: memoryview) -> bytes:
+    """128 bits that tell contents apart."""
+    from xxhash import xxh3_128_digest
+
+    return xxh3_128_digest(raw)
 
 
 def round_up(size: int) -> int:

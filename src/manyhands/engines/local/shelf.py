@@ -1,13 +1,13 @@
 """A worker's side of what processes share: values that it was sent, and those that it makes.
 
-Importing this loads C modules alone.
+Importing this loads C modules, and a few of the standard library that are loaded anyway.
 """
 
 from __future__ import annotations
 
 from _pickle import dumps, loads
-from _weakref import ref as weak
 from time import sleep
+from weakref import WeakValueDictionary
 
 from manyhands.core.parcels import Parcel, Piece, open_pickle
 from manyhands.core.refs import Record, Ref, name_type
@@ -34,7 +34,7 @@ _POLL_SECONDS = 0.0005
 
 
 class SharedValue:
-    """Some bytes that this worker was sent, or has made.
+    """Some bytes that this worker was sent, or has made. The worker needs them as long as this object lives.
 
     Attributes
     ----------
@@ -42,28 +42,50 @@ class SharedValue:
         Unique in the session.
     heap, start, size
         Where they are; of a value that was sent, `size` is what was met of it.
-    departed
-        Gets the id when this object is gone.
+    holder
+        The record of the ref through which it was reached, which keeps it.
     """
 
-    __slots__ = ("departed", "heap", "id", "size", "start")
+    __slots__ = ("__weakref__", "gone", "heap", "holder", "id", "size", "start")
 
-    def __init__(
-        self, number: int, heap: Heap, start: int, size: int, departed: list[int] | None = None
-    ) -> None:
+    def __init__(self, number: int, heap: Heap, start: int, size: int, gone: list[int]) -> None:
         self.id = number
         self.heap = heap
         self.start = start
         self.size = size
-        self.departed = departed
+        self.holder: Record | None = None
+        self.gone = gone
 
     def __del__(self) -> None:
-        if self.departed is not None:
-            self.departed.append(self.id)
+        self.gone.append(self.id)
+
+
+class SharedRecord(Record):
+    """What stands behind a ref in a worker. The worker needs it as long as this object lives.
+
+    Attributes
+    ----------
+    holder
+        The record of the ref in whose value it was found.
+    is_told
+        Whether the parent knows it.
+    """
+
+    __slots__ = ("gone", "holder", "is_told")
+
+    holder: Record | None
+    is_told: bool
+    gone: list[int]
+
+    def __del__(self) -> None:
+        self.gone.append(self.id)
 
 
 class Shelf:
     """The values that a worker can reach.
+
+    What it was sent, and what it has told the parent of, the parent keeps until the worker drops it. It does so when
+    nothing here needs it any more: no view, no ref, and nothing reached through them.
 
     Parameters
     ----------
@@ -84,19 +106,17 @@ class Shelf:
         self._own: Heap | None = None
         self._space: Space | None = None
         self._warm_limit = 0
-        # How many views there are of each id, and the weak references that tell when one goes.
-        self._views: dict[int, int] = {}
-        self._watches: dict[Watch, tuple[int, SharedValue | None]] = {}
-        self._kept: dict[int, int] = {}  # ids that were sent and not dropped yet, and how often
-        self._pinned: dict[int, int] = {}  # those of them that functions need, and how many
-        self._gone: list[int] = []  # ids whose last view is gone
+        # What something here needs, and the weak references to views, each of which needs its value.
+        self._needed: WeakValueDictionary[int, SharedValue | SharedRecord] = WeakValueDictionary()
+        self._views: dict[Watch, SharedValue] = {}
+        self._gone: list[int] = []  # ids of what was needed, and perhaps is no more
+        self._held: dict[
+            int, int
+        ] = {}  # what the parent keeps for us, and how often we were sent it
+        self._pinned: dict[int, int] = {}  # what functions need, and how many
         self._born: dict[int, int] = {}  # made here and not free for others yet: where they start
-        self._untold: dict[int, int] = {}  # those of them that the parent does not know: how large
-        self._departed: list[
-            int
-        ] = []  # ids of what was made here and is held by nothing here any more
-        self._refs: dict[int, weak[Ref[Any]]] = {}
-        self._told_records: set[int] = set()
+        self._untold: dict[int, int] = {}  # those that the parent does not know: how large
+        self._refs: WeakValueDictionary[int, Ref[Any]] = WeakValueDictionary()
 
     # What comes with messages.
 
@@ -117,24 +137,24 @@ class Shelf:
         if isinstance(payload, bytes):
             return True
         if payload[0] == m.BOXED:
-            return payload[1][1] in self._heaps or payload[1][1] == self._number
+            return self._knows_part(payload[1])
         stream, buffers, inputs, refs = payload
         return (
-            all(
-                isinstance(part, bytes) or part[1] in self._heaps or part[1] == self._number
-                for part in (stream, *buffers)
-            )
+            all(map(self._knows_part, (stream, *buffers)))
             and all(map(self.knows, inputs))
             and all(self.knows(content) for *_, content in refs)
         )
 
-    def load(self, payload: Any, holder: int | None = None) -> Any:
+    def _knows_part(self, part: Any) -> bool:
+        return isinstance(part, bytes) or part[1] in self._heaps or part[1] == self._number
+
+    def load(self, payload: Any, holder: Record | None = None) -> Any:
         """The value of a payload as the parent's store packed it.
 
         Parameters
         ----------
         holder
-            The id of the ref that it belongs to, if it does.
+            The record of the ref that it belongs to, if it does.
         """
         if isinstance(payload, bytes):
             return open_pickle(payload, ())
@@ -143,38 +163,52 @@ class Shelf:
             self._open(stream, holder),
             [self._open(part, holder) for part in buffers],
             [self._defer(inner, holder) for inner in inputs],
-            [Record(self, number, content, name, size) for number, name, size, content in refs],
+            [self._find_record(described, holder) for described in refs],
         )
 
-    def _defer(self, payload: Any, holder: int | None) -> Callable[[], Any]:
+    def _defer(self, payload: Any, holder: Record | None) -> Callable[[], Any]:
         return lambda: self.load(payload, holder)
 
-    def _open(self, part: Any, holder: int | None) -> Any:
+    def _open(self, part: Any, holder: Record | None) -> Any:
         if isinstance(part, bytes):
             return part
         number, heap_number, start, first, length, mode = part
         heap = self._own if heap_number == self._number else self._heaps[heap_number]
         assert heap is not None
+        value = self._needed.get(number)
+        if not isinstance(value, SharedValue):
+            value = self._needed[number] = SharedValue(number, heap, start, 0, self._gone)
+            value.holder = holder
+        value.size = max(value.size, first + length)
         if mode == "copy":
             view = heap.view_privately(start + first, length)
         elif mode == "write":
             view = heap.view_for_writing(start + first, length)
         else:
             view = heap.view(start + first, length)
-        shared = SharedValue(number, heap, start, first + length) if mode != "copy" else None
-        self._watch(view, number if holder is None else holder, shared)
+        return self._export(view, value)
+
+    def _export(self, view: memoryview, value: SharedValue) -> Any:
+        views = self._views
+        views[Watch(view, lambda watch: views.pop(watch, None))] = value
         return export(view)
 
-    def _watch(self, view: Any, number: int, value: SharedValue | None) -> None:
-        self._views[number] = self._views.get(number, 0) + 1
-        self._watches[Watch(view, self._forget)] = (number, value)
+    def _find_record(
+        self, described: tuple[int, str, int, Any], holder: Record | None
+    ) -> SharedRecord:
+        number, type_name, nbytes, content = described
+        known = self._needed.get(number)
+        if isinstance(known, SharedRecord):
+            return known
+        return self._make_record(number, content, type_name, nbytes, holder)
 
-    def _forget(self, watch: Watch) -> None:
-        number, _ = self._watches.pop(watch)
-        self._views[number] -= 1
-        if not self._views[number]:
-            del self._views[number]
-            self._gone.append(number)
+    def _make_record(
+        self, number: int, content: Any, type_name: str, nbytes: int, holder: Record | None
+    ) -> SharedRecord:
+        record = SharedRecord(self, number, content, type_name, nbytes)
+        record.holder, record.gone, record.is_told = holder, self._gone, True
+        self._needed[number] = record
+        return record
 
     def end_message(self, uses: Iterable[int]) -> list[int]:
         """The calls of a message have ended.
@@ -187,12 +221,12 @@ class Shelf:
         Returns
         -------
         list of int
-            Those of them and of earlier ones that nobody views any more, each as often as it was sent.
+            What of that and of earlier messages is not needed any more, each id as often as it was sent.
         """
         dropped = []
         for number in uses:
-            if number in self._views or number in self._kept:
-                self._kept[number] = self._kept.get(number, 0) + 1
+            if number in self._needed or number in self._held:
+                self._held[number] = self._held.get(number, 0) + 1
             else:
                 dropped.append(number)
         return dropped + self.take_gone()
@@ -200,7 +234,7 @@ class Shelf:
     def pin(self, uses: Iterable[int]) -> None:
         """What is sent with a function is needed until the function is forgotten."""
         for number in uses:
-            self._kept[number] = self._kept.get(number, 0) + 1
+            self._held[number] = self._held.get(number, 0) + 1
             self._pinned[number] = self._pinned.get(number, 0) + 1
 
     def unpin(self, uses: Iterable[int]) -> None:
@@ -212,21 +246,17 @@ class Shelf:
                 self._gone.append(number)
 
     def take_gone(self) -> list[int]:
-        """Ids of what is not viewed any more, each as often as it was sent."""
+        """Ids of what is not needed any more, each as often as it was sent; what was never told of is freed."""
         dropped: list[int] = []
         while self._gone:
             number = self._gone.pop()
-            if number not in self._views and number not in self._pinned:
-                dropped += [number] * self._kept.pop(number, 0)
-        self._take_departed()
-        return dropped
-
-    def _take_departed(self) -> None:
-        """Free what was made here and came to nothing."""
-        while self._departed:
-            number = self._departed.pop()
+            if number in self._needed or number in self._pinned:
+                continue
             if number in self._untold:
                 self._free(number)
+            else:
+                dropped += [number] * self._held.pop(number, 0)
+        return dropped
 
     def free(self, ids: Iterable[int]) -> None:
         """The parent needs these values of ours no more."""
@@ -243,7 +273,6 @@ class Shelf:
 
     def rest(self) -> None:
         """Give back memory that is only kept to be quick."""
-        self._take_departed()
         if self._space is not None:
             self._chill(0)
 
@@ -262,30 +291,35 @@ class Shelf:
             return Piece(value, first, raw.nbytes)
         return self.keep_chunks([raw])
 
-    def keep_chunks(self, chunks: list[Any]) -> Piece:
+    def keep_chunks(self, chunks: list[Any], *, is_forced: bool = False) -> Piece:
         parts = [memoryview(chunk) for chunk in chunks]
         size = sum(part.nbytes for part in parts)
-        value, is_warm = self._make(size)
+        value, is_warm = self._make(size, is_forced=is_forced)
         place = value.start
-        for part in parts:
-            value.heap.write(place, part, warm=is_warm)
-            place += part.nbytes
+        try:
+            for part in parts:
+                value.heap.write(place, part, warm=is_warm)
+                place += part.nbytes
+        except OSError as error:
+            assert self._space is not None
+            self._space.void(value.start)
+            raise StoreFullError(
+                f"a result of {format_size(size)} does not fit into shared memory: {error}"
+            ) from error
         return Piece(value, 0, size)
 
     def _find_shared(self, raw: memoryview) -> tuple[SharedValue, int] | None:
-        for _, value in self._watches.values():
-            if value is not None:
-                place = value.heap.find(raw)
-                if place is not None and value.start <= place < value.start + value.size:
-                    return value, place - value.start
+        for value in list(self._views.values()):
+            place = value.heap.find(raw)
+            if place is not None and value.start <= place < value.start + value.size:
+                return value, place - value.start
         return None
 
-    def _make(self, size: int) -> tuple[SharedValue, bool]:
+    def _make(self, size: int, *, is_forced: bool = False) -> tuple[SharedValue, bool]:
         """Room for a value of our own, without content; and whether its pages are there."""
-        self._take_departed()
         room = self._words[m.ROOM] - sum(self._untold.values())
         is_there = self._space is not None and self._space.would_be_warm(size)
-        if size > room and not is_there:
+        if size > room and not is_there and not is_forced:
             self.rest()
             self._ask_for_room(size)
         if self._space is None:
@@ -302,8 +336,10 @@ class Shelf:
             )
         start, is_warm = found
         self._next_id += 1
-        self._born[self._next_id], self._untold[self._next_id] = start, size
-        return SharedValue(self._next_id, self._own, start, size, self._departed), is_warm
+        number = self._next_id
+        self._born[number], self._untold[number] = start, size
+        value = self._needed[number] = SharedValue(number, self._own, start, size, self._gone)
+        return value, is_warm
 
     def _open_own(self) -> None:
         words = self._words
@@ -329,20 +365,22 @@ class Shelf:
         """A call's result."""
         return dump_result(value, self)
 
-    def pack(self, payload: Payload) -> tuple[Any, list[tuple[int, int, int, bool]]]:
-        """A payload as the parent's store unpacks it, and the values that it tells of for the first time."""
-        born: list[tuple[int, int, int, bool]] = []
+    def pack(self, payload: Payload) -> tuple[Any, list[tuple[int, int, int]]]:
+        """A payload as the parent's store unpacks it, and the values that it tells of for the first time.
+
+        The parent keeps them for this worker, which drops them when nothing here needs them.
+        """
+        born: list[tuple[int, int, int]] = []
         packed = self._pack(payload, born)
         if isinstance(payload, Parcel) and m.is_bulky(payload):
-            box = self.keep_chunks([dumps((packed, born), 5)])
+            box = self.keep_chunks([dumps((packed, born), 5)], is_forced=True)
             born = []
             packed = (m.BOXED, self._tell(box, born))
         return packed, born
 
-    def _pack(self, payload: Payload, born: list[tuple[int, int, int, bool]]) -> Any:
+    def _pack(self, payload: Payload, born: list[tuple[int, int, int]]) -> Any:
         if isinstance(payload, bytes):
             return payload
-
         return (
             self._tell(payload.stream, born),
             [self._tell(part, born) for part in payload.buffers],
@@ -350,26 +388,22 @@ class Shelf:
             [self._pack_record(record, born) for record in payload.refs],
         )
 
-    def _tell(self, part: Part, born: list[tuple[int, int, int, bool]]) -> Any:
+    def _tell(self, part: Part, born: list[tuple[int, int, int]]) -> Any:
         if isinstance(part, bytes):
             return part
         value: Any = part.value
         if self._untold.pop(value.id, None) is not None:
-            is_held = value.id in self._views
-            if is_held:
-                self._kept[value.id] = 1
-            born.append((value.id, value.start, value.size, is_held))
+            self._held[value.id] = 1
+            born.append((value.id, value.start, value.size))
         return value.id, part.first, part.length, part.mode
 
-    def _pack_record(self, record: Record, born: list[tuple[int, int, int, bool]]) -> Any:
-        content, is_held = None, False
-        if record.id >> _ID_SHIFT == self._number and record.id not in self._told_records:
+    def _pack_record(self, record: Record, born: list[tuple[int, int, int]]) -> Any:
+        content = None
+        if isinstance(record, SharedRecord) and not record.is_told:
             content = self._pack(record.content, born)
-            self._told_records.add(record.id)
-            is_held = record.id in self._views
-            if is_held:
-                self._kept[record.id] = 1
-        return record.id, record.type_name, record.nbytes, content, is_held
+            record.is_told = True
+            self._held[record.id] = 1
+        return record.id, record.type_name, record.nbytes, content
 
     # Refs, and arrays born shared: see `manyhands.core.roles.Keeper` and `Putter`.
 
@@ -381,31 +415,33 @@ class Shelf:
         payload = dump_result(value, self)
         self._next_id += 1
         size = len(payload) if isinstance(payload, bytes) else _count(payload)
-        record = Record(self, self._next_id, payload, name_type(value), size)
+        record = self._make_record(self._next_id, payload, name_type(value), size, None)
+        record.is_told = False
         return self.hand_out(record)
 
     def allocate(self, size: int) -> Any:
-        value, _ = self._make(size)
-        view = value.heap.view_for_writing(value.start, size)
-        self._watch(view, value.id, value)
-        return export(view)
+        value, is_warm = self._make(size)
+        if not is_warm:
+            value.heap.reserve(value.start, size)
+        return self._export(value.heap.view_for_writing(value.start, size), value)
 
     def hand_out(self, record: Record) -> Ref[Any]:
-        known = self._refs.get(record.id)
-        ref = known() if known is not None else None
+        ref = self._refs.get(record.id)
         if ref is None:
-            ref = Ref(record)
-            self._refs[record.id] = weak(ref)
-            self._watch(ref, record.id, None)
+            ref = self._refs[record.id] = Ref(record)
         return ref
 
     def read(self, record: Record) -> Any:
         content = record.content
         if isinstance(content, Parcel):  # put by this worker, and not as it was sent
             content = self._show(content)
-        return self.load(content, record.id)
+        return self.load(content, record)
 
-    def _show(self, payload: Parcel) -> Any:
+    def _show(self, payload: Payload) -> Any:
+        """A payload of this worker's as if the parent had sent it."""
+        if isinstance(payload, bytes):
+            return payload
+
         def show(part: Part) -> Any:
             if isinstance(part, bytes):
                 return part

@@ -56,6 +56,16 @@ def _open_named(size: int) -> int:
         memory.unlink()
 
 
+def reserve_memory(fd: int, start: int, size: int) -> None:
+    """See that `size` bytes of `open_memory` can be written through a mapping.
+
+    Memory that has no name needs nothing for that. Where a file system is behind it and has no room, the writer would
+    be killed.
+    """
+    if not hasattr(os, "memfd_create"):
+        os.posix_fallocate(fd, start, size)
+
+
 def create_segment(payload: bytes) -> int:
     """A descriptor of fresh shared memory that holds `payload`. The caller owns the descriptor."""
     fd = open_memory(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from weakref import ref as weak
 
 from manyhands.engines.local.heap import find_address
+from manyhands.engines.local.room import digest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,11 +37,9 @@ class Sources:
         if source is None:
             return None
         value = source.value
-        if not (isinstance(owner, bytes) and source.owner() is owner):
-            if source.digest is None:
-                source.digest = digest(value.heap.view(value.start, value.size))
-            if digest(raw) != source.digest:
-                return None
+        is_same = isinstance(owner, bytes) and source.owner() is owner
+        if not is_same and digest(raw) != value.content_key:
+            return None
         self._known[key] = source  # the latest last
         return value
 
@@ -55,7 +54,7 @@ class Sources:
 
         known[key] = _Source(_refer_to(owner, forget), value)
         if len(known) > _SOURCES:
-            known.pop(next(iter(known)), None)
+            known.pop(next(iter(list(known))), None)
 
     def list_values(self) -> list[StoredValue]:
         """The copies that are remembered."""
@@ -67,12 +66,11 @@ class Sources:
 
 
 class _Source:
-    __slots__ = ("digest", "owner", "value")
+    __slots__ = ("owner", "value")
 
     def __init__(self, owner: Callable[[], Any], value: StoredValue) -> None:
         self.owner = owner
         self.value = value
-        self.digest: bytes | None = None
 
 
 def _locate(raw: memoryview, owner: object) -> tuple[int, int]:
@@ -95,10 +93,3 @@ def find_owner(raw: memoryview) -> Any:
     while (base := getattr(owner, "base", None)) is not None and type(base) is type(owner):
         owner = base
     return owner
-
-
-def digest(raw: memoryview) -> bytes:
-    """128 bits that tell contents apart."""
-    from xxhash import xxh3_128_digest
-
-    return xxh3_128_digest(raw)

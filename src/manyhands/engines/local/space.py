@@ -96,6 +96,12 @@ class Space:
         self._warm[start] = (span, touched)
         self._by_span.setdefault(span, OrderedDict())[start] = None
 
+    def void(self, start: int) -> None:
+        """The block that starts there has no pages."""
+        span, touched = self._blocks[start]
+        self._blocks[start] = (span, 0)
+        self.live -= touched
+
     def give_cold(self, start: int) -> None:
         """Give back a block whose pages are gone already."""
         span, touched = self._blocks.pop(start)

@@ -7,6 +7,7 @@ no view of it any more; it stays where it is as long.
 
 from __future__ import annotations
 
+import mmap
 import os
 import threading
 from _pickle import dumps, loads
@@ -16,6 +17,7 @@ from weakref import WeakValueDictionary
 from manyhands.core.model import MemoryFacts, ValueFact
 from manyhands.core.parcels import Input, Parcel, Piece, open_pickle
 from manyhands.core.refs import Record, Ref, name_type
+from manyhands.core.serialize import INLINE_BYTES
 from manyhands.core.sizes import format_size
 from manyhands.engines.local import messages as m
 from manyhands.engines.local.heap import Heap, Watch, export
@@ -102,6 +104,8 @@ class Store:
         # What this program has views of, by weak references to the views.
         self._seen: dict[Watch, StoredValue] = {}
         self._seen_privately: dict[Watch, StoredValue] = {}
+        # What forked children may see, so that its room is never used for others.
+        self._forked: dict[int, StoredValue] = {}
         self._is_rested = True  # whether nothing was done since `rest`
 
     # What pickling calls: see `manyhands.core.roles.Shelf`.
@@ -134,27 +138,17 @@ class Store:
         kind = name_type(value)
         mode = "write" if writable else "copy" if copy else "read"
         shelf = _Putting(self, mode, kind)
-        payload = serializer.dump(value, "the value", lambda: shelf)
-        if mode != "read":
-            payload = self._share_small(payload, shelf)
-            if mode == "write" and not any(part.mode == "write" for part in _list_pieces(payload)):
-                raise InvalidArgumentError(
-                    f"writable=True is for arrays and other buffers, and there is none in this {kind}"
-                )
+        inline_bytes = INLINE_BYTES if mode == "read" else 0
+        payload = serializer.dump(value, "the value", lambda: shelf, inline_bytes)
+        if writable and not any(piece.mode == "write" for piece in _list_pieces(payload)):
+            raise InvalidArgumentError(
+                f"writable=True is for arrays and other buffers, and there is none in this {kind}"
+            )
+        self.check_own(payload)
         with self._lock:
             return self.hand_out(
                 self._record(next(self._ids), payload, kind, _count_bytes(payload))
             )
-
-    def _share_small(self, payload: Payload, shelf: _Putting) -> Payload:
-        """The payload with its small buffers shared too, since they are to be written."""
-        if isinstance(payload, bytes):
-            return payload
-        parts = [
-            shelf.keep(memoryview(part)) if isinstance(part, bytes) and part else part
-            for part in payload.buffers
-        ]
-        return Parcel(payload.stream, parts, payload.inputs, payload.refs)
 
     def keep_put(self, raw: memoryview, mode: str, label: str) -> Piece:
         """A buffer of a value that is put: what was made here to be filled stays where it is."""
@@ -216,8 +210,10 @@ class Store:
     def allocate(self, size: int) -> Any:
         """A writable buffer of shared memory, not cleared."""
         with self._lock:
-            value, _ = self._place(size, "an array made here")
+            value, is_warm = self._place(size, "an array made here")
             value.is_born = True
+            if not is_warm:
+                value.heap.reserve(value.start, size)
             return self._export(value, 0, size, "write")
 
     # Reading.
@@ -242,13 +238,13 @@ class Store:
 
     def _open_part(self, part: Part, is_result: bool) -> Any:
         if isinstance(part, bytes):
-            return part
+            return bytearray(part) if is_result else part
         value: Any = part.value
         with self._lock:
             mode = part.mode
             if is_result and mode == "read":
                 mode = "copy"
-                if value.is_exclusive and not value.is_on_disk:
+                if value.is_exclusive and not value.uses and not value.is_on_disk:
                     value.is_exclusive, value.is_given = False, True
                     mode = "write"
             return self._export(value, part.first, part.length, mode)
@@ -259,8 +255,8 @@ class Store:
         value.used_at = next(self._clock)
         if mode == "copy":
             seen = self._seen_privately
-            if len(seen) >= _PRIVATE_VIEWS:
-                return bytearray(heap.view(start, length))
+            if len(seen) >= _PRIVATE_VIEWS or self.room.is_closed:
+                return copy_aligned(heap.view(start, length))
             view = heap.view_privately(start, length)
         else:
             seen = self._seen
@@ -275,7 +271,7 @@ class Store:
 
     # What goes to workers.
 
-    def forward(self, payload: Payload) -> Any:
+    def forward(self, payload: Parcel) -> Input:
         """What stands among the arguments of a call for a value that is pickled already."""
         with self._lock:
             for piece in _list_pieces(payload):
@@ -292,7 +288,9 @@ class Store:
             inner = Load(load.worker)
             packed = self._pack(payload, inner, is_held=True)
             load.missing |= inner.missing
-            box = self.keep_chunks([dumps((packed, inner.uses), 5)])
+            content = memoryview(dumps((packed, inner.uses), 5))
+            # Beyond the limit if need be: it is small, and goes as soon as it is opened.
+            box = Piece(self._write([content], "a message", is_forced=True), 0, content.nbytes)
             # Until the worker has opened the box, it knows nothing of what is in it.
             self._boxes[load.worker, box.value.id] = inner.uses
             return m.BOXED, self._pack_part(box, load, True)
@@ -407,7 +405,7 @@ class Store:
             self.room.freed[worker] = []
 
     def unpack(
-        self, packed: Iterable[Any], worker: int, born: Iterable[tuple[int, int, int, bool]]
+        self, packed: Iterable[Any], worker: int, born: Iterable[tuple[int, int, int]]
     ) -> list[Payload]:
         """Results as they came from a worker.
 
@@ -416,29 +414,20 @@ class Store:
         packed
             As the worker's shelf packed them.
         born
-            The values that the worker made and tells of with this result: id, start, size, and whether it has views
-            of its own of them.
+            The values that the worker made and tells of with this result: id, start, size. Like what it was sent,
+            they count as held by it until it drops them.
         """
         with self._lock:
             self._is_rested = False
-            newborn = self._add_born(worker, born)  # held until the payloads hold them
-            payloads = [self._unpack(one, worker, set()) for one in packed]
-            del newborn
-            return payloads
+            self._add_born(worker, born)
+            return [self._unpack(one, worker, set()) for one in packed]
 
-    def _add_born(
-        self, worker: int, born: Iterable[tuple[int, int, int, bool]]
-    ) -> list[StoredValue]:
-        values = []
-        for number, start, size, is_held in born:
-            value = self.room.adopt(number, worker, start, size, "a result")
+    def _add_born(self, worker: int, born: Iterable[tuple[int, int, int]]) -> None:
+        for number, start, size in born:
+            value = self._values[number] = self.room.adopt(number, worker, start, size, "a result")
             value.used_at = next(self._clock)
-            value.is_exclusive = not is_held
-            self._values[number] = value
-            values.append(value)
-            if is_held:
-                self._hold(worker, value)
-        return values
+            value.is_exclusive = True
+            self._hold(worker, value)
 
     def _unpack(self, packed: Any, worker: int, met: set[int]) -> Payload:
         if isinstance(packed, bytes):
@@ -446,10 +435,8 @@ class Store:
         if packed[0] == m.BOXED:
             value: Any = self._values[packed[1][0]]
             inner, born = loads(value.heap.view(value.start, value.size))
-            newborn = self._add_born(worker, born)
-            payload = self._unpack(inner, worker, met)
-            del newborn
-            return payload
+            self._add_born(worker, born)
+            return self._unpack(inner, worker, met)
         stream, buffers, inputs, refs = packed
         return Parcel(
             self._unpack_part(stream, met),
@@ -469,15 +456,14 @@ class Store:
         return Piece(value, first, length, mode)
 
     def _unpack_record(self, packed: Any, worker: int) -> Record:
-        number, type_name, nbytes, content, is_held = packed
+        number, type_name, nbytes, content = packed
         record = self._records.get(number)
         if record is None:
             payload = self._unpack(content, worker, set())
             for piece in _list_pieces(payload):
                 piece.value.is_exclusive = False
             record = self._record(number, payload, type_name, nbytes)
-            if is_held:
-                self._hold(worker, record)
+            self._hold(worker, record)
         return record
 
     def lose(self, worker: int) -> None:
@@ -485,9 +471,8 @@ class Store:
         with self._lock:
             holding = self._holdings.pop(worker, None)
             self._boxes = {key: uses for key, uses in self._boxes.items() if key[0] != worker}
-            for times, what in holding.held.values() if holding is not None else ():
-                for value in _list_values(what):
-                    value.uses -= times
+            if holding is not None:
+                _let_go(holding)
             del holding
             self.room.sweep()
             heap = self.room.heaps.get(worker)
@@ -519,6 +504,10 @@ class Store:
         """Whether there may be something to give back."""
         return not self._is_rested or bool(self.room.departed)
 
+    def is_in_use(self) -> bool:
+        """Whether there is anything that may come to be let go of."""
+        return bool(self.room.live or self.room.on_disk) or self.needs_rest()
+
     def _make_room(self, size: int) -> bool:
         room = self.room
         room.sweep()
@@ -530,20 +519,19 @@ class Store:
 
     def _list_idle(self) -> Iterator[StoredValue]:
         """Values that nobody reads at the moment, the longest unused first."""
-        seen = {id(value) for value in (*self._seen.values(), *self._seen_privately.values())}
-        idle = [
-            value for value in self._values.values() if not value.uses and id(value) not in seen
-        ]
+        seen = {*self._list_seen(), *self._forked}
+        idle = [value for value in self._values.values() if not value.uses and value.id not in seen]
         return iter(sorted(idle, key=lambda value: value.used_at))
 
-    def _place(self, size: int, label: str) -> tuple[StoredValue, bool]:
+    def _place(self, size: int, label: str, *, is_forced: bool = False) -> tuple[StoredValue, bool]:
         if self.room.is_closed:
             raise SessionClosedError("this session is closed; open another")
         self.room.sweep()
         try:
-            if self.room.live + size > self.room.limit:
+            if self.room.live + size > self.room.limit and not is_forced:
                 self._make_room(size)
-            value, is_warm = self.room.place(next(self._ids), size, label, self._list_idle())
+            idle = None if is_forced else self._list_idle()
+            value, is_warm = self.room.place(next(self._ids), size, label, idle)
         except StoreFullError as error:
             raise StoreFullError(self._describe_fullness(size)) from error
         value.used_at = next(self._clock)
@@ -551,15 +539,18 @@ class Store:
         self._is_rested = False
         return value, is_warm
 
-    def _write(self, parts: list[memoryview], label: str) -> StoredValue:
+    def _write(
+        self, parts: list[memoryview], label: str, *, is_forced: bool = False
+    ) -> StoredValue:
         size = sum(part.nbytes for part in parts)
-        value, is_warm = self._place(size, label)
+        value, is_warm = self._place(size, label, is_forced=is_forced)
         place = value.start
         try:
             for part in parts:
                 value.heap.write(place, part, warm=is_warm)
                 place += part.nbytes
         except OSError as error:
+            self.room.void(value)
             raise StoreFullError(
                 f"{self._describe_fullness(size)}. The system says: {error}"
             ) from error
@@ -592,6 +583,18 @@ class Store:
         """What is stored; see `list_facts`."""
         room = self.room
         with self._lock:
+            if room.is_closed:
+                kept = self._list_kept()
+                return MemoryFacts(
+                    limit=room.limit,
+                    used=sum(value.size for value in kept),
+                    values=[
+                        ValueFact(
+                            value.id, value.label, value.size, "memory", [self._name_end(value)]
+                        )
+                        for value in kept
+                    ],
+                )
             room.sweep()
             return MemoryFacts(
                 limit=room.limit,
@@ -601,6 +604,16 @@ class Store:
                 spilled=room.spilled_bytes,
                 values=self.list_facts(waiting),
             )
+
+    def _list_seen(self) -> dict[int, StoredValue]:
+        """The values that this program has views of, by id."""
+        return {value.id: value for value in (*self._seen.values(), *self._seen_privately.values())}
+
+    def _name_end(self, value: StoredValue) -> str:
+        """Why a value outlives the session."""
+        if value.id in self._list_seen():
+            return _SEEN
+        return "a forked child" if value.id in self._forked else "a result that was not read"
 
     def list_facts(self, waiting: Iterable[tuple[str, Payload]]) -> list[ValueFact]:
         """What is stored: for each ref and each value that is no ref's, its id, kind, size, place and holders.
@@ -619,10 +632,10 @@ class Store:
             for worker, holding in self._holdings.items():
                 for number in holding.held:
                     holders.setdefault(number, []).append(f"worker {worker}")
-            for value in (*self._seen.values(), *self._seen_privately.values()):
-                names = holders.setdefault(value.id, [])
-                if _SEEN not in names:
-                    names.append(_SEEN)
+            for number in self._list_seen():
+                holders.setdefault(number, []).append(_SEEN)
+            for number in self._forked:
+                holders.setdefault(number, []).append("a forked child")
             copies = {value.id for value in self._sources.list_values()}
             facts = []
             owned: set[int] = set()
@@ -655,12 +668,25 @@ class Store:
     # The end.
 
     def close(self) -> None:
-        """Give back all but what this program still has views of."""
+        """Give back all but what this program still has views of, and results that it has not read yet."""
         with self._lock:
             self._sources.clear()
             self._holdings.clear()
             self.room.sweep()
-            self.room.close([*self._seen.values(), *self._seen_privately.values()])
+            self.room.close(self._list_kept())
+
+    def _list_kept(self) -> list[StoredValue]:
+        """What outlives the session: all but what is a ref's and nobody sees."""
+        seen = {*self._list_seen(), *self._forked}
+        owned = {
+            value.id for record in self._records.values() for value in _list_values(record)
+        } - seen
+        return [value for value in self._values.values() if value.id not in owned]
+
+    def share_with_child(self) -> None:
+        """This process has forked: the child sees what this one sees, for as long as it likes."""
+        with self._lock:
+            self._forked.update(self._list_seen())
 
     def abandon(self) -> None:
         """In a forked child: close descriptors, and leave the memory to its owner."""
@@ -686,6 +712,19 @@ class _Putting:
 
     def keep_chunks(self, chunks: list[bytes]) -> Piece:
         return self._store.keep_chunks(chunks)
+
+
+def _let_go(holding: Holding) -> None:
+    for times, what in holding.held.values():
+        for value in _list_values(what):
+            value.uses -= times
+
+
+def copy_aligned(view: memoryview) -> memoryview:
+    """A copy of some bytes in memory of this process alone, at the beginning of a page."""
+    copy = mmap.mmap(-1, view.nbytes)
+    copy[:] = view
+    return memoryview(copy)
 
 
 def find_spill_folder() -> str:

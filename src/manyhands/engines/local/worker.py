@@ -187,7 +187,7 @@ class Worker:
             keys.append(self._waiting.popleft()[0])
         try:
             if keys:
-                self._channel.send((m.GIVE_BACK, keys, []))
+                self._channel.send((m.GIVE_BACK, keys, [], []))
             if self._is_in_call:
                 self._outbox.flush()
         except OSError:  # the parent is gone, and so are we in a moment
@@ -208,7 +208,12 @@ class Worker:
             is_missing = fn is None and function_key not in self._payloads
             if is_missing or not shelf.knows(payload):
                 # The parent took the function or heap back, and we were quicker to take the call.
-                self._channel.send((m.GIVE_BACK, [key], [function_key] if is_missing else []))
+                boxes = (
+                    [payload[1][0]] if not shelf.knows(payload) and payload[0] == m.BOXED else []
+                )
+                uses = [number for number in uses if number not in boxes]
+                functions_lost = [function_key] if is_missing else []
+                self._channel.send((m.GIVE_BACK, [key], functions_lost, boxes))
                 continue
             words[m.CURRENT] = key
             failed = False
@@ -289,7 +294,7 @@ class _Outbox:
     def _clear(self) -> None:
         self._keys: list[int] = []
         self._payloads: list[Any] = []
-        self._born: list[tuple[int, int, int, bool]] = []
+        self._born: list[tuple[int, int, int]] = []
         self._seconds: list[float] = []
         self._failed: list[int] = []
         self._end = m.JOURNAL_START
@@ -304,7 +309,7 @@ class _Outbox:
         if failed:
             self._failed.append(len(self._keys))
         packed: Any = payload
-        born: list[tuple[int, int, int, bool]] = []
+        born: list[tuple[int, int, int]] = []
         if type(payload) is not bytes:
             packed, born = self._shelf.pack(payload)
             self._born += born
@@ -332,6 +337,7 @@ class _Outbox:
 
     def flush(self, dropped: Sequence[int] = ()) -> None:
         """Send what there is, after the output that its calls wrote; and what was `dropped`."""
+        dropped = [*dropped, *self._shelf.take_gone()]
         rest = dropped[m.IDS :] if self._keys else dropped
         if self._keys:
             wrote = stdio.flush()
