@@ -512,7 +512,9 @@ class Session:
 
         for effect in effects:
             if isinstance(effect, Submit):
-                call = self._kept[effect.key]
+                call = self._kept.get(effect.key)
+                if call is None:  # the session was closed meanwhile
+                    continue
                 if self._get_lifecycle().get_state(effect.key) is None:
                     del self._kept[effect.key]
                 if effect.key in errors:

@@ -145,6 +145,11 @@ def test_doctor_prints_data() -> None:
     assert (trial["engine"], trial["start_method"]) == ("local", "fork")
     assert trial["workers"] == answer["cpus"]["usable"]
     assert 0 < trial["round_trip_seconds"] < trial["start_seconds"]
+    store = trial["store"]
+    assert 0 < store["limit"] < answer["memory"]["machine"]
+    assert store["disk_limit"] >= 0
+    assert Path(store["folder"]).is_dir()
+    assert store["problem"] is None
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
@@ -157,8 +162,50 @@ def test_doctor_sees_how_a_worker_was_made(method: str) -> None:
 def test_doctor_prints_words() -> None:
     done = run("doctor")
     assert (done.returncode, done.stderr) == (0, "")
-    for words in ("cores", "memory", "round trip", "start method", "OMP_NUM_THREADS", "local"):
+    for words in (
+        "cores",
+        "memory",
+        "round trip",
+        "start method",
+        "1.0 MiB shared with a worker and freed",
+        "spill",
+        "OMP_NUM_THREADS",
+        "local",
+    ):
         assert words in done.stdout
+
+
+def test_doctor_of_an_engine_without_a_store(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from manyhands.cli.main import main
+
+    monkeypatch.setenv("MANYHANDS_ENGINE", "inline")
+    assert main(["doctor"]) == 0
+    assert "none: the engine inline hands over the objects themselves" in capsys.readouterr().out
+    assert main(["doctor", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["trial"]["store"] is None
+
+
+def test_doctor_says_when_values_cannot_be_shared(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from manyhands.cli.main import main
+
+    def refuse(self: object, value: object) -> None:
+        raise manyhands.StoreFullError("no room")
+
+    monkeypatch.setattr(manyhands.Session, "put", refuse)
+    assert main(["doctor", "--json"]) == 1
+    output = capsys.readouterr()
+    answer = json.loads(output.out)
+    assert (answer["works"], answer["trial"]["store"]["problem"]) == (
+        False,
+        "StoreFullError: no room",
+    )
+    assert output.err == (
+        "manyhands: the engine does not work here: large values cannot be shared: StoreFullError: no room\n"
+    )
 
 
 def test_doctor_says_when_the_engine_does_not_work(

@@ -23,6 +23,7 @@ ERRORS = {
     "NotCallableError",
     "RemoteError",
     "SessionClosedError",
+    "StoreFullError",
     "UnknownEngineError",
     "UnloadableError",
     "UnpicklableError",
@@ -33,20 +34,27 @@ ERRORS = {
 }
 NAMES = {
     "Future",
+    "MemoryReport",
+    "Ref",
     "Report",
     "Session",
     "Task",
+    "array",
     "as_completed",
+    "empty",
     "gather",
+    "get",
     "imap",
     "imap_unordered",
     "map",
+    "put",
     "report",
     "shutdown",
     "starmap",
     "submit",
     "task",
     "wait",
+    "zeros",
 }
 WITHOUT_EXAMPLE = ERRORS | {"__version__"}
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from manyhands.core.roles import Keeper
 
-    T = TypeVar("T")
+    T_co = TypeVar("T_co", covariant=True)
 else:
 
     class Generic:
@@ -21,10 +21,10 @@ else:
         def __class_getitem__(cls, _: object) -> type:
             return cls
 
-    T = None
+    T_co = None
 
 
-class Ref(Generic[T]):
+class Ref(Generic[T_co]):
     """The handle of a value that `put` stored; the value is freed when the last holder lets go of it.
 
     As an argument of a call, directly or inside lists, tuples and dicts, a ref stands for its value. Anywhere else
@@ -66,7 +66,7 @@ class Ref(Generic[T]):
         """Where the value is: "memory", "disk", or "gone" after the session's end."""
         return self.record.keeper.locate(self.record)
 
-    def get(self) -> T:
+    def get(self) -> T_co:
         """The value: its large buffers are read where they are, and nothing of them is copied.
 
         Returns
@@ -80,13 +80,13 @@ class Ref(Generic[T]):
         SessionClosedError
             The session that stored it has ended.
         """
-        value: T = self.record.keeper.read(self.record)
+        value: T_co = self.record.keeper.read(self.record)
         return value
 
-    def __copy__(self) -> Ref[T]:
+    def __copy__(self) -> Ref[T_co]:
         return self
 
-    def __deepcopy__(self, memo: object) -> Ref[T]:
+    def __deepcopy__(self, memo: object) -> Ref[T_co]:
         return self
 
     def __reduce__(self) -> Any:
@@ -133,7 +133,10 @@ def name_type(value: object) -> str:
     """What reports call the kind of `value`: its class, and of an array its shape and elements."""
     kind = type(value)
     name = kind.__qualname__
-    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    try:
+        shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    except Exception:  # a property of the user's, or a view that was released
+        return name
     if isinstance(shape, tuple) and dtype is not None:
         return f"{name} {dtype} {'x'.join(map(str, shape)) or '()'}"
     return f"{name} {'x'.join(map(str, shape))}" if isinstance(shape, tuple) and shape else name

@@ -71,19 +71,20 @@ class Heap:
     def view_for_writing(self, start: int, length: int) -> memoryview:
         """Bytes of it, where they are; what is written is seen by all."""
         if self._writing is None:
-            self._writing = self._map(mmap.PROT_READ | mmap.PROT_WRITE)
+            try:
+                self._writing = self._map(mmap.PROT_READ | mmap.PROT_WRITE)
+            except OSError:  # a limit of address space
+                return self._map_span(mmap.MAP_SHARED, start, length)
         return self._writing[start : start + length]
 
     def view_privately(self, start: int, length: int) -> memoryview:
         """Bytes of it; what is written copies the page, and is seen by nobody else."""
+        return self._map_span(mmap.MAP_PRIVATE, start, length)
+
+    def _map_span(self, flags: int, start: int, length: int) -> memoryview:
         page = start - start % mmap.ALLOCATIONGRANULARITY
-        mapping = mmap.mmap(
-            self.fd,
-            start - page + length,
-            mmap.MAP_PRIVATE,
-            mmap.PROT_READ | mmap.PROT_WRITE,
-            offset=page,
-        )
+        protection = mmap.PROT_READ | mmap.PROT_WRITE
+        mapping = mmap.mmap(self.fd, start - page + length, flags, protection, offset=page)
         return memoryview(mapping)[start - page :]
 
     def write(self, start: int, raw: memoryview, *, warm: bool) -> None:
@@ -113,8 +114,9 @@ class Heap:
         """Return the pages behind these addresses to the system; they read as zeros from then on."""
         if self.fd < 0 or not length:
             return
-        self.view_for_writing(0, 0)
         try:
+            if self._writing is None:
+                self._writing = self._map(mmap.PROT_READ | mmap.PROT_WRITE)
             self._mappings[-1].madvise(mmap.MADV_REMOVE, start, length)
         except (AttributeError, OSError):
             return  # a file system that cannot: the pages are used again, or go with the file

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import sys
 from collections import deque
 
@@ -166,10 +167,13 @@ class Room:
     @property
     def heap_size(self) -> int:
         """Addresses of a heap."""
-        return max(
-            _LEAST_ADDRESSES,
-            min(self.limit * _ADDRESS_SHARE, _ALL_ADDRESSES // (self._workers + 2)),
-        )
+        heaps = self._workers + 2
+        size = max(_LEAST_ADDRESSES, min(self.limit * _ADDRESS_SHARE, _ALL_ADDRESSES // heaps))
+        granted = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if granted == resource.RLIM_INFINITY:
+            return size
+        # A process maps all heaps, and some of them twice.
+        return min(size, granted // (3 * heaps) // PAGE * PAGE)
 
     @property
     def warm_limit(self) -> int:
@@ -360,7 +364,12 @@ class Room:
         if not self.has_disk(round_up(size)):
             raise StoreFullError("no room on disk")
         if DISK not in self.heaps:
-            self._open_disk()
+            try:
+                self._open_disk()
+            except StoreFullError as error:
+                self._disk_limit = 0
+                self.notices.append(str(error))
+                raise
         found = self._spaces[DISK].take(size)
         if found is None:
             raise StoreFullError("no room on disk")

@@ -106,6 +106,7 @@ class Shelf:
         self._own: Heap | None = None
         self._space: Space | None = None
         self._warm_limit = 0
+        self._is_resting = False
         # What something here needs, and the weak references to views, each of which needs its value.
         self._needed: WeakValueDictionary[int, SharedValue | SharedRecord] = WeakValueDictionary()
         self._views: dict[Watch, SharedValue] = {}
@@ -269,10 +270,11 @@ class Shelf:
         if start is not None:
             assert self._space is not None
             self._space.give(start)
-            self._chill(self._warm_limit)
+            self._chill(0 if self._is_resting else self._warm_limit)
 
     def rest(self) -> None:
-        """Give back memory that is only kept to be quick."""
+        """Give back memory that is only kept to be quick, and keep none until there is something to do."""
+        self._is_resting = True
         if self._space is not None:
             self._chill(0)
 
@@ -317,10 +319,12 @@ class Shelf:
 
     def _make(self, size: int, *, is_forced: bool = False) -> tuple[SharedValue, bool]:
         """Room for a value of our own, without content; and whether its pages are there."""
+        self._is_resting = False
         room = self._words[m.ROOM] - sum(self._untold.values())
         is_there = self._space is not None and self._space.would_be_warm(size)
         if size > room and not is_there and not is_forced:
-            self.rest()
+            if self._space is not None:
+                self._chill(0)
             self._ask_for_room(size)
         if self._space is None:
             self._open_own()

@@ -502,7 +502,7 @@ class Store:
 
     def needs_rest(self) -> bool:
         """Whether there may be something to give back."""
-        return not self._is_rested or bool(self.room.departed)
+        return not self._is_rested or bool(self.room.departed or self.room.warm)
 
     def is_in_use(self) -> bool:
         """Whether there is anything that may come to be let go of."""
