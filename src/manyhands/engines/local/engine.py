@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 import weakref
 from _pickle import loads
 from collections import deque
@@ -26,6 +25,7 @@ from manyhands.core.parcels import PlainInput
 from manyhands.core.refs import Record
 from manyhands.core.serialize import Serializer
 from manyhands.engines.local import messages as m
+from manyhands.engines.local.courier import Courier, LateStore
 from manyhands.engines.local.cpus import count_cpus
 from manyhands.engines.local.driver import Driver
 from manyhands.engines.local.pool_state import Entry, PoolState
@@ -38,12 +38,11 @@ if TYPE_CHECKING:
     from typing import Any
 
     from manyhands.core.engine import Sink
-    from manyhands.core.functions import Function
     from manyhands.core.model import Call, EngineConfig, MemoryFacts
     from manyhands.core.parcels import Payload
     from manyhands.core.refs import Ref
     from manyhands.engines.local.pool_state import WorkerState
-    from manyhands.engines.local.store import Load, Store
+    from manyhands.engines.local.store import Store
 
 _STILLBIRTHS = 3
 """Workers in a row that end before they are ready, after which no more are started."""
@@ -54,9 +53,6 @@ costs the worker on its core 0.1 ms."""
 
 _STALL_SECONDS = 0.005
 """How long a worker may be at one of several calls that came in one message, before it is asked for the rest."""
-
-_FUNCTIONS_PER_WORKER = 512
-"""Functions that a worker keeps; then it is told to forget them all."""
 
 _REST_SECONDS = 1.0
 """How long the session idles before memory that is only kept to be quick is given back."""
@@ -78,15 +74,15 @@ class LocalEngine:
         self._cpus = count_cpus()
         self._begin = monotonic()
         self._survey = ModuleSurvey()
-        self._store: Store | None = None  # until something large is there
-        self._store_lock = threading.Lock()
+        self._store = LateStore(self._make_store)
         self._idle_since: float | None = None
-        self._serializer = Serializer(self._survey.travels_by_value, self._get_store)
+        self._serializer = Serializer(self._survey.travels_by_value, self._store.get)
         self._settings = self._describe_worker(config)
         self._template = TemplateProcess(config.workers, self._cpus)
         self._functions = FunctionTable(self._serializer, self._survey.travels_by_value)
         self._pool = PoolState()
         self._processes: dict[int, WorkerProcess] = {}
+        self._courier = Courier(self._pool, self._processes, self._functions, self._store)
         self._leaving: dict[int, WorkerProcess] = {}
         self._numbers = 0
         self._stillbirths = 0
@@ -112,7 +108,7 @@ class LocalEngine:
         payload = self._serializer.dump_arguments(call.args, call.kwargs)
         for content in (function.payload, payload):
             if type(content) is not bytes:
-                self._get_store().check_own(content)
+                self._store.get().check_own(content)
         self._pool.enqueue(Entry(call.key, function, payload))
         self._driver.nudge()
         if (
@@ -122,7 +118,7 @@ class LocalEngine:
 
     def load(self, value: Any) -> tuple[Any, BaseException | None]:
         try:
-            return (loads(value) if type(value) is bytes else self._get_store().load(value)), None
+            return (loads(value) if type(value) is bytes else self._store.get().load(value)), None
         except Exception as cause:
             error = UnloadableError(
                 f"a result arrived and could not be rebuilt here: {type(cause).__name__}: {cause}. Its class must be "
@@ -133,19 +129,19 @@ class LocalEngine:
 
     def forward(self, value: Any) -> Any:
         if type(value) is Record:
-            if value.keeper is not self._store:  # of another session: as any value
+            if value.keeper is not self._store.current:  # of another session: as any value
                 return value.keeper.read(value)
             value = value.content
-        return PlainInput(value) if type(value) is bytes else self._get_store().forward(value)
+        return PlainInput(value) if type(value) is bytes else self._store.get().forward(value)
 
     def put(self, value: Any, *, writable: bool, copy: bool) -> Ref[Any]:
-        return self._get_store().put(value, self._serializer, writable=writable, copy=copy)
+        return self._store.get().put(value, self._serializer, writable=writable, copy=copy)
 
     def allocate(self, size: int) -> Any:
-        return self._get_store().allocate(size)
+        return self._store.get().allocate(size)
 
     def describe_memory(self) -> MemoryFacts:
-        return self._get_store().describe_memory(
+        return self._store.get().describe_memory(
             [(entry.function.name, entry.payload) for entry in list(self._pool.queue)]
         )
 
@@ -178,8 +174,8 @@ class LocalEngine:
         self._driver.close()
         self.deliver()
         self._functions.clear()
-        if self._store is not None:
-            self._store.close()
+        if self._store.current is not None:
+            self._store.current.close()
         _engines.discard(self)
 
     # What the driver drives.
@@ -194,17 +190,18 @@ class LocalEngine:
         if not pool.queue:
             self._even_out()
         if self._functions.departed:
-            self._forget_functions()
-        if self._store is not None and self._store.has_freed() and not pool.is_busy():
-            self._tell_freed()
+            self._courier.forget_functions()
+        store = self._store.current
+        if store is not None and store.has_freed() and not pool.is_busy():
+            self._courier.tell_freed()
         return self._watch_stalls()
 
     def deliver(self) -> None:
         while self._output:
             stream, text = self._output.popleft()
             _write(stream, text)
-        if self._store is not None and self._store.room.notices:
-            _warn(self._store.room.notices)
+        if self._store.current is not None and self._store.current.room.notices:
+            _warn(self._store.current.room.notices)
         results, self._results = self._results, []
         errors, self._errors = self._errors, []
         if results:
@@ -217,7 +214,7 @@ class LocalEngine:
 
     def rest(self) -> float | None:
         """The session idles; seconds after which to look again, or None."""
-        store = self._store
+        store = self._store.current
         if store is None:
             return None
         now = monotonic()
@@ -229,15 +226,15 @@ class LocalEngine:
 
     def _rest(self) -> None:
         """Have everybody let go of what is only kept to be quick, and hear what workers let go of."""
-        assert self._store is not None
-        if self._store.needs_rest():
+        store = self._store.get()
+        if store.needs_rest():
             self._functions.rest()
-            self._store.rest()
+            store.rest()
             for process in self._processes.values():
-                self._send(process, (m.REST,))
+                self._courier.send(process, (m.REST,))
         for process in list(self._processes.values()):
             self._take_messages(process)
-        self._tell_freed()
+        self._courier.tell_freed()
 
     def estimate_slack(self) -> float:
         return min(_NAP_SECONDS, self._pool.estimate_backlog() / 2)
@@ -265,117 +262,14 @@ class LocalEngine:
         """Send queued calls to the workers that have room for more."""
         full: set[int] = set()
         for worker, entries in self._pool.plan():
-            if worker.number in full or not self._send_calls(worker, entries):
+            if worker.number in full or not self._courier.send_calls(worker, entries):
                 full.add(worker.number)
                 self._pool.give_back(worker, [entry.key for entry in entries])
-
-    def _send_calls(self, worker: WorkerState, entries: list[Entry]) -> bool:
-        """Send one message of calls; False where there is no room in the socket."""
-        process = self._processes[worker.number]
-        for function in {entry.function.key: entry.function for entry in entries}.values():
-            if function.key not in worker.known and not self._send_function(worker, function):
-                return False
-        keys = [entry.key for entry in entries]
-        functions = [entry.function.key for entry in entries]
-        payloads: list[Any] = [entry.payload for entry in entries]
-        if self._store is None and all(type(payload) is bytes for payload in payloads):
-            return self._send(process, (m.CALLS, keys, functions, payloads, (), ()))
-        store = self._get_store()
-        load = self._pack(worker.number, payloads)
-        freed = store.take_freed(worker.number)
-        if load.uses or freed:
-            self._tell_room(process)
-        message = (m.CALLS, keys, functions, payloads, load.uses, freed)
-        if self._send_heaps(process, load) and self._send(process, message):
-            return True
-        store.take_back(worker.number, load.uses)
-        store.put_back_freed(worker.number, freed)
-        return False
-
-    def _send_function(self, worker: WorkerState, function: Function) -> bool:
-        process = self._processes[worker.number]
-        if len(worker.known) >= _FUNCTIONS_PER_WORKER:
-            if not self._send(process, (m.FORGET, list(worker.known))):
-                return False
-            worker.known.clear()
-        payloads = [function.payload]
-        load = self._pack(worker.number, payloads)
-        message = (m.FUNCTION, function.key, function.name, payloads[0], load.uses)
-        if self._send_heaps(process, load) and self._send(process, message):
-            worker.known.add(function.key)
-            return True
-        if self._store is not None:
-            self._store.take_back(worker.number, load.uses)
-        return False
-
-    def _pack(self, worker: int, payloads: list[Any]) -> Load:
-        """Put payloads into the form in which the worker gets them, and count what they need as held by it."""
-        from manyhands.engines.local.store import Load
-
-        load = Load(worker)
-        for place, payload in enumerate(payloads):
-            if type(payload) is not bytes:
-                payloads[place] = self._get_store().pack(payload, load)
-        return load
-
-    def _send_heaps(self, process: WorkerProcess, load: Load) -> bool:
-        """Tell a worker of heaps that it does not know."""
-        for number in load.missing:
-            store = self._get_store()
-            heap = store.get_heap(number)
-            if not self._send(process, (m.HEAP, number, heap.size), (heap.fd,)):
-                return False
-            store.know_heap(process.number, number, known=True)
-        return True
-
-    def _send(
-        self, process: WorkerProcess, message: tuple[Any, ...], fds: tuple[int, ...] = ()
-    ) -> bool:
-        """Send a message; False where there is no room for it now."""
-        try:
-            return process.channel.send(message, fds, wait=False)
-        except (BrokenPipeError, ConnectionResetError):
-            return False  # it has died; the template's word of it is on its way
-
-    def _forget_functions(self) -> None:
-        """Have workers let go of functions that are gone here."""
-        keys = set()
-        while self._functions.departed:
-            keys.add(self._functions.departed.popleft())
-        for worker in self._pool.workers.values():
-            known = worker.known & keys
-            if not known:
-                continue
-            if self._send(self._processes[worker.number], (m.FORGET, list(known))):
-                worker.known -= known
-            else:
-                self._functions.departed.extend(known)
-
-    def _tell_room(self, process: WorkerProcess) -> None:
-        room = self._get_store().room
-        process.set_room(room.measure_free(), room.warm_limit, room.heap_size)
-
-    def _tell_freed(self) -> None:
-        """Tell workers of room in their heaps, where no calls go to them that could."""
-        assert self._store is not None
-        for number, process in self._processes.items():
-            freed = self._store.take_freed(number)
-            if freed and not self._send(process, (m.FREE, freed)):
-                self._store.put_back_freed(number, freed)
-
-    def _get_store(self) -> Store:
-        with self._store_lock:
-            if self._store is None:
-                from manyhands.engines.local.store import Store
-
-                self._store = Store(self._config.store, self._config.workers)
-                self._driver.attend()  # from now on there is something to do when the session idles
-            return self._store
 
     def _even_out(self) -> None:
         """Take calls back that the busiest worker has not read, where others idle."""
         worker = self._pool.find_hoarder()
-        if worker is not None and self._take_back(self._processes[worker.number], worker):
+        if worker is not None and self._courier.take_back(self._processes[worker.number], worker):
             self._send_all()
 
     def _watch_stalls(self) -> float | None:
@@ -400,42 +294,6 @@ class LocalEngine:
                 again = _STALL_SECONDS
         return again
 
-    def _take_back(self, process: WorkerProcess, worker: WorkerState) -> bool:
-        """Read what the worker has not read yet and queue its calls again; whether there was any."""
-        keys: list[int] = []
-        while True:
-            try:
-                received = process.inbox.receive(wait=False)
-            except (EOFError, OSError):
-                break
-            if received is None:
-                break
-            message, fds = received
-            for fd in fds:
-                os.close(fd)
-            if message[0] == m.CALLS:
-                keys += message[1]
-            self._undo(worker, message)
-        self._pool.give_back(worker, keys)
-        return bool(keys)
-
-    def _undo(self, worker: WorkerState, message: tuple[Any, ...]) -> None:
-        """A worker has not got a message, and will not."""
-        kind, store = message[0], self._store
-        if kind == m.FUNCTION:
-            worker.known.discard(message[1])
-        elif kind == m.FORGET:
-            worker.known.update(message[1])
-            self._functions.departed.extend(message[1])
-        if store is None:
-            return
-        if kind in (m.CALLS, m.FUNCTION):
-            store.take_back(worker.number, message[4])
-        if kind in (m.CALLS, m.FREE):
-            store.put_back_freed(worker.number, message[5 if kind == m.CALLS else 1])
-        elif kind == m.HEAP:
-            store.know_heap(worker.number, message[1], known=False)
-
     # Taking in.
 
     def _take_messages(self, process: WorkerProcess) -> None:
@@ -458,26 +316,26 @@ class LocalEngine:
                 if worker is not None:
                     worker.known.difference_update(message[2])
                     if message[3]:
-                        self._get_store().take_back(process.number, message[3])
+                        self._store.get().take_back(process.number, message[3])
                     self._pool.give_back(worker, message[1])
             elif kind == m.RECORD:
                 self._output.append(("logging", message[1]))
             elif kind == m.HEAP:
-                self._get_store().add_heap(message[1], fds[0], message[2])
+                self._store.get().add_heap(message[1], fds[0], message[2])
             elif kind == m.DROPPED:
-                self._get_store().drop(process.number, message[1])
+                self._store.get().drop(process.number, message[1])
             elif kind == m.NEED_ROOM:
-                is_there = self._get_store().make_room(message[1])
-                self._tell_room(process)
+                is_there = self._store.get().make_room(message[1])
+                self._courier.tell_room(process)
                 process.answer_room(is_there=is_there)
 
     def _take_results(self, process: WorkerProcess, message: tuple[Any, ...]) -> None:
         _, keys, payloads, seconds, failed, busy, wrote, born, dropped = message
         if wrote:
             self._take_output(process)
-        store = self._store
+        store = self._store.current
         if not all(type(one) is bytes for one in payloads):
-            payloads = self._get_store().unpack(payloads, process.number, born)
+            payloads = self._store.get().unpack(payloads, process.number, born)
         worker = self._pool.workers.get(process.number)
         if worker is None:
             return
@@ -488,7 +346,7 @@ class LocalEngine:
         if store is not None and (born or dropped):
             store.drop(process.number, dropped)
             store.settle()
-            self._tell_room(process)
+            self._courier.tell_room(process)
         if process.is_orphan:
             self._retire(process)
         if not failed and None not in entries:
@@ -503,7 +361,7 @@ class LocalEngine:
         if not failed:
             self._results.append((key, payload))
             return
-        packed = payload if isinstance(payload, bytes) else self._get_store().read_stream(payload)
+        packed = payload if isinstance(payload, bytes) else self._store.get().read_stream(payload)
         self._errors.append((key, unpack_exception(packed)))
 
     def _take_ready(self, process: WorkerProcess, failure: bytes | None) -> None:
@@ -567,11 +425,11 @@ class LocalEngine:
         worker = self._pool.workers[number]
         self._take_messages(process)
         self._take_journal(process, worker)
-        self._take_back(process, worker)
+        self._courier.take_back(process, worker)
         self._take_output(process, last=True)
         blamed = self._pool.lose(worker, process.get_current())
-        if self._store is not None:
-            self._store.lose(number)
+        if self._store.current is not None:
+            self._store.current.lose(number)
         self._stats.deaths += 1
         if blamed is not None:
             error = self._describe_death(blamed, process, status)
@@ -607,7 +465,7 @@ class LocalEngine:
             failed = kind == m.FAILED
             if kind == m.SHARED:
                 packed, born, failed = loads(content)
-                payload = self._get_store().unpack([packed], process.number, born)[0]
+                payload = self._store.get().unpack([packed], process.number, born)[0]
             self._settle(key, payload, failed=failed)
 
     def _describe_death(self, entry: Entry, process: WorkerProcess, status: int) -> BaseException:
@@ -655,7 +513,7 @@ class LocalEngine:
         worker = self._pool.workers[process.number]
         worker.is_closing = process.is_orphan = True
         self._add_worker()
-        self._take_back(process, worker)
+        self._courier.take_back(process, worker)
         try:
             fd = os.pidfd_open(process.pid or 0)
         except OSError:  # it is dead, or never lived
@@ -680,7 +538,7 @@ class LocalEngine:
             worker = pool.workers[number]
             if not keys.isdisjoint(worker.inflight):
                 self._take_messages(self._processes[number])
-                self._take_back(self._processes[number], worker)
+                self._courier.take_back(self._processes[number], worker)
         for key in keys:
             worker_state = pool.find(key)
             if worker_state is None:
@@ -695,7 +553,7 @@ class LocalEngine:
         """Let every worker end: one that idles does so at once."""
         self._leaving.update(self._processes)
         for number, process in self._processes.items():
-            self._take_back(process, self._pool.workers[number])
+            self._courier.take_back(process, self._pool.workers[number])
             self._driver.unwatch(process.channel.fileno())
             process.channel.close()
         self._pool.drain()
@@ -713,16 +571,22 @@ class LocalEngine:
     def abandon(self) -> None:
         """In a forked child: let go of what belongs to the parent, without a word to anybody."""
         self._driver.abandon()
-        if self._store is not None:
-            self._store.abandon()
+        if self._store.current is not None:
+            self._store.current.abandon()
         self._template.channel.close()
         for process in [*self._processes.values(), *self._leaving.values()]:
             process.close()
 
     def share_with_child(self) -> None:
         """The program has forked."""
-        if self._store is not None:
-            self._store.share_with_child()
+        if self._store.current is not None:
+            self._store.current.share_with_child()
+
+    def _make_store(self) -> Store:
+        from manyhands.engines.local.store import Store
+
+        self._driver.attend()  # from now on there is something to do when the session idles
+        return Store(self._config.store, self._config.workers)
 
     def _describe_worker(self, config: EngineConfig) -> dict[str, Any]:
         """What each worker is told at its birth."""

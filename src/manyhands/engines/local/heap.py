@@ -137,7 +137,10 @@ class Heap:
 
     def find(self, raw: memoryview) -> int | None:
         """Where the bytes of `raw` stand in this heap; None where they are elsewhere, or nobody can tell."""
-        address = find_address(raw) if raw.nbytes else None
+        return self.locate(find_address(raw), raw.nbytes) if raw.nbytes else None
+
+    def locate(self, address: int | None, length: int) -> int | None:
+        """Where the bytes at `address` stand in this heap; None where they are elsewhere, or nobody knows where."""
         if address is None:
             return None
         if self._address is None:
@@ -145,7 +148,7 @@ class Heap:
             if self._address is None:
                 return None
         place = address - self._address
-        return place if 0 <= place <= self.size - raw.nbytes else None
+        return place if 0 <= place <= self.size - length else None
 
     def __del__(self) -> None:
         self.close()

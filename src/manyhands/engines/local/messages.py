@@ -42,7 +42,7 @@ NEED_ROOM = 36  # (bytes) it waits for the answer in the region
 
 BOXED = "boxed"
 
-IDS = 4096
+IDS = 2048
 """Ids in one message at most."""
 
 WORKER_FDS = ("socket", "life", "region", "stdout", "stderr")

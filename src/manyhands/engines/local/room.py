@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import sys
+import threading
 from collections import deque
 
 from manyhands.core.sizes import format_size
@@ -98,9 +99,10 @@ class StoredValue:
         """Equal for two values of the same content; what can be written is like itself alone."""
         if self.is_born:
             return self.id
-        if self._digest is None:
-            self._digest = digest(self.heap.view(self.start, self.size))
-        return self._digest
+        with self.room.lock:  # it must not move meanwhile
+            if self._digest is None:
+                self._digest = digest(self.heap.view(self.start, self.size))
+            return self._digest
 
     @property
     def is_on_disk(self) -> bool:
@@ -136,6 +138,8 @@ class Room:
         For each worker with a heap, ids of its values that nobody needs any more and that it was not yet told of.
     notices
         What the user should know, once.
+    lock
+        Of all this, and of the store's account.
     """
 
     def __init__(self, memory: int | None, disk: int | None, folder: str, workers: int) -> None:
@@ -151,6 +155,7 @@ class Room:
         self.freed: dict[int, list[int]] = {}
         self.notices: list[str] = []
         self.is_closed = False
+        self.lock = threading.RLock()
         self.heaps: dict[int, Heap] = {}
         self._spaces: dict[
             int, Space

@@ -14,7 +14,7 @@ from manyhands.core.refs import Record, Ref, name_type
 from manyhands.core.serialize import dump_result
 from manyhands.core.sizes import format_size
 from manyhands.engines.local import messages as m
-from manyhands.engines.local.heap import Heap, Watch, export, open_heap
+from manyhands.engines.local.heap import Heap, Watch, export, find_address, open_heap
 from manyhands.engines.local.space import Space
 from manyhands.errors import InvalidArgumentError, StoreFullError
 
@@ -311,8 +311,9 @@ class Shelf:
         return Piece(value, 0, size)
 
     def _find_shared(self, raw: memoryview) -> tuple[SharedValue, int] | None:
+        address = find_address(raw) if raw.nbytes and self._views else None
         for value in list(self._views.values()):
-            place = value.heap.find(raw)
+            place = value.heap.locate(address, raw.nbytes)
             if place is not None and value.start <= place < value.start + value.size:
                 return value, place - value.start
         return None
@@ -325,7 +326,7 @@ class Shelf:
         if size > room and not is_there and not is_forced:
             if self._space is not None:
                 self._chill(0)
-            self._ask_for_room(size)
+            self._ask_for_room(size + sum(self._untold.values()))
         if self._space is None:
             self._open_own()
         assert self._own is not None

@@ -20,7 +20,7 @@ from manyhands.core.refs import Record, Ref, name_type
 from manyhands.core.serialize import INLINE_BYTES
 from manyhands.core.sizes import format_size
 from manyhands.engines.local import messages as m
-from manyhands.engines.local.heap import Heap, Watch, export
+from manyhands.engines.local.heap import Heap, Watch, export, find_address
 from manyhands.engines.local.room import Room, StoredValue
 from manyhands.engines.local.sources import Sources
 from manyhands.errors import InvalidArgumentError, SessionClosedError, StoreFullError
@@ -92,7 +92,7 @@ class Store:
 
     def __init__(self, config: StoreConfig, workers: int) -> None:
         self.room = Room(config.memory, config.disk, config.folder or find_spill_folder(), workers)
-        self._lock = threading.RLock()
+        self._lock = self.room.lock
         self._ids = count(1)
         self._clock = count(1)
         self._values: WeakValueDictionary[int, StoredValue] = WeakValueDictionary()
@@ -383,8 +383,8 @@ class Store:
             room.sweep()
             freed = room.freed.get(worker, [])
             if freed:
-                room.freed[worker] = []
-            return freed
+                room.freed[worker] = freed[m.IDS :]
+            return freed[: m.IDS]
 
     def put_back_freed(self, worker: int, ids: Iterable[int]) -> None:
         """The worker was not told after all."""
@@ -568,8 +568,9 @@ class Store:
 
     def _find_shared(self, raw: memoryview) -> tuple[StoredValue, int] | None:
         """The value that the bytes of `raw` are, and where they stand in it; None where they are no value's."""
+        address = find_address(raw) if raw.nbytes and self.room.heaps else None
         for heap in self.room.heaps.values():
-            place = heap.find(raw)
+            place = heap.locate(address, raw.nbytes)
             if place is None:
                 continue
             for value in self._values.values():
@@ -690,7 +691,7 @@ class Store:
 
     def abandon(self) -> None:
         """In a forked child: close descriptors, and leave the memory to its owner."""
-        self._lock = threading.RLock()
+        self._lock = self.room.lock = threading.RLock()
         self.room.is_closed = True
         for heap in self.room.heaps.values():
             heap.close()

@@ -1,0 +1,206 @@
+"""What goes to workers: calls, and before them what they need, sent once; and what comes back unread."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from manyhands.engines.local import messages as m
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from manyhands.core.functions import Function, FunctionTable
+    from manyhands.engines.local.pool_state import Entry, PoolState, WorkerState
+    from manyhands.engines.local.process import WorkerProcess
+    from manyhands.engines.local.store import Load, Store
+
+_FUNCTIONS_PER_WORKER = 512
+"""Functions that a worker keeps; then it is told to forget them all."""
+
+
+class LateStore:
+    """The store, made when the first large value is there: most sessions never need one.
+
+    Parameters
+    ----------
+    make
+        Makes it.
+
+    Attributes
+    ----------
+    current : Store or None
+    """
+
+    def __init__(self, make: Callable[[], Store]) -> None:
+        self.current: Store | None = None
+        self._make = make
+        self._lock = threading.Lock()
+
+    def get(self) -> Store:
+        """The store, from now on there."""
+        if self.current is None:
+            with self._lock:
+                if self.current is None:
+                    self.current = self._make()
+        return self.current
+
+
+class Courier:
+    """Sends to workers, for the leading thread.
+
+    Parameters
+    ----------
+    pool
+        Gets back what cannot be sent.
+    processes
+        The workers, by number.
+    functions
+        Of the session.
+    store
+        Of the session.
+    """
+
+    def __init__(
+        self,
+        pool: PoolState,
+        processes: dict[int, WorkerProcess],
+        functions: FunctionTable,
+        store: LateStore,
+    ) -> None:
+        self._pool = pool
+        self._processes = processes
+        self._functions = functions
+        self._store = store
+
+    def send_calls(self, worker: WorkerState, entries: list[Entry]) -> bool:
+        """Send one message of calls; False where there is no room in the socket."""
+        process = self._processes[worker.number]
+        for function in {entry.function.key: entry.function for entry in entries}.values():
+            if function.key not in worker.known and not self._send_function(worker, function):
+                return False
+        keys = [entry.key for entry in entries]
+        functions = [entry.function.key for entry in entries]
+        payloads: list[Any] = [entry.payload for entry in entries]
+        if self._store.current is None and all(type(payload) is bytes for payload in payloads):
+            return self.send(process, (m.CALLS, keys, functions, payloads, (), ()))
+        store = self._store.get()
+        load = self._pack(worker.number, payloads)
+        freed = store.take_freed(worker.number)
+        if load.uses or freed:
+            self.tell_room(process)
+        message = (m.CALLS, keys, functions, payloads, load.uses, freed)
+        if self._send_heaps(process, load) and self.send(process, message):
+            return True
+        store.take_back(worker.number, load.uses)
+        store.put_back_freed(worker.number, freed)
+        return False
+
+    def _send_function(self, worker: WorkerState, function: Function) -> bool:
+        process = self._processes[worker.number]
+        if len(worker.known) >= _FUNCTIONS_PER_WORKER:
+            if not self.send(process, (m.FORGET, list(worker.known))):
+                return False
+            worker.known.clear()
+        payloads = [function.payload]
+        load = self._pack(worker.number, payloads)
+        message = (m.FUNCTION, function.key, function.name, payloads[0], load.uses)
+        if self._send_heaps(process, load) and self.send(process, message):
+            worker.known.add(function.key)
+            return True
+        if self._store.current is not None:
+            self._store.current.take_back(worker.number, load.uses)
+        return False
+
+    def _pack(self, worker: int, payloads: list[Any]) -> Load:
+        """Put payloads into the form in which the worker gets them, and count what they need as held by it."""
+        from manyhands.engines.local.store import Load
+
+        load = Load(worker)
+        for place, payload in enumerate(payloads):
+            if type(payload) is not bytes:
+                payloads[place] = self._store.get().pack(payload, load)
+        return load
+
+    def _send_heaps(self, process: WorkerProcess, load: Load) -> bool:
+        """Tell a worker of heaps that it does not know."""
+        for number in load.missing:
+            store = self._store.get()
+            heap = store.get_heap(number)
+            if not self.send(process, (m.HEAP, number, heap.size), (heap.fd,)):
+                return False
+            store.know_heap(process.number, number, known=True)
+        return True
+
+    def send(
+        self, process: WorkerProcess, message: tuple[Any, ...], fds: tuple[int, ...] = ()
+    ) -> bool:
+        """Send a message; False where there is no room for it now."""
+        try:
+            return process.channel.send(message, fds, wait=False)
+        except (BrokenPipeError, ConnectionResetError):
+            return False  # it has died; the template's word of it is on its way
+
+    def forget_functions(self) -> None:
+        """Have workers let go of functions that are gone here."""
+        keys = set()
+        while self._functions.departed:
+            keys.add(self._functions.departed.popleft())
+        for worker in self._pool.workers.values():
+            known = worker.known & keys
+            if not known:
+                continue
+            if self.send(self._processes[worker.number], (m.FORGET, list(known))):
+                worker.known -= known
+            else:
+                self._functions.departed.extend(known)
+
+    def tell_room(self, process: WorkerProcess) -> None:
+        """Tell a worker how much it may add to the store."""
+        room = self._store.get().room
+        process.set_room(room.measure_free(), room.warm_limit, room.heap_size)
+
+    def tell_freed(self) -> None:
+        """Tell workers of room in their heaps, where no calls go to them that could."""
+        for number, process in self._processes.items():
+            freed = self._store.get().take_freed(number)
+            if freed and not self.send(process, (m.FREE, freed)):
+                self._store.get().put_back_freed(number, freed)
+
+    def take_back(self, process: WorkerProcess, worker: WorkerState) -> bool:
+        """Read what the worker has not read yet and queue its calls again; whether there was any."""
+        keys: list[int] = []
+        while True:
+            try:
+                received = process.inbox.receive(wait=False)
+            except (EOFError, OSError):
+                break
+            if received is None:
+                break
+            message, fds = received
+            for fd in fds:
+                os.close(fd)
+            if message[0] == m.CALLS:
+                keys += message[1]
+            self._undo(worker, message)
+        self._pool.give_back(worker, keys)
+        return bool(keys)
+
+    def _undo(self, worker: WorkerState, message: tuple[Any, ...]) -> None:
+        """A worker has not got a message, and will not."""
+        kind, store = message[0], self._store.current
+        if kind == m.FUNCTION:
+            worker.known.discard(message[1])
+        elif kind == m.FORGET:
+            worker.known.update(message[1])
+            self._functions.departed.extend(message[1])
+        if store is None:
+            return
+        if kind in (m.CALLS, m.FUNCTION):
+            store.take_back(worker.number, message[4])
+        if kind in (m.CALLS, m.FREE):
+            store.put_back_freed(worker.number, message[5 if kind == m.CALLS else 1])
+        elif kind == m.HEAP:
+            store.know_heap(worker.number, message[1], known=False)
