@@ -8,6 +8,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from manyhands import session as session_module
 from manyhands.core import place
 from manyhands.core.future import Future
 from manyhands.core.model import NO_RETRIES, Call, Capabilities, EngineConfig, EngineStats
+from manyhands.core.refs import Record, Ref
 from manyhands.engines.inline import InlineEngine
 from manyhands.engines.threads import ThreadsEngine
 from manyhands.errors import (
@@ -25,6 +27,7 @@ from manyhands.errors import (
     SessionClosedError,
     UnknownEngineError,
     UnpicklableError,
+    UnsupportedError,
     WorkerStartError,
 )
 from manyhands.session import Session, check_on_error, find_handles, get_session, make_policy
@@ -871,3 +874,159 @@ def test_progress_is_shown(session: Session, monkeypatch: pytest.MonkeyPatch) ->
     session.map(abs, iter([1]), progress=True)
     assert bars[0].told == ["pow", 4, (4, 0), "closed"]
     assert bars[1].told == ["abs", None, (1, 0), "closed"]
+
+
+# Stored values.
+
+
+class FakeKeeper:
+    def read(self, record: Record) -> Any:
+        return record.content
+
+
+def make_ref(value: Any) -> Ref[Any]:
+    return Ref(Record(FakeKeeper(), 1, value, "thing", 0))  # type: ignore[arg-type]
+
+
+def test_refs_are_found_among_arguments() -> None:
+    one, two, three = make_ref(1), make_ref(2), make_ref(3)
+    future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+    args = (one, 1, "x", [two, (3, {"a": three})], future)
+    assert find_handles(args, {}) == [one, two, three, future]
+    assert find_handles((1, "x"), {"a": one, "b": [two], "c": 3}) == [one, two]
+
+
+def test_refs_elsewhere_are_not() -> None:
+    ref = make_ref(1)
+
+    class Holder:
+        held = ref
+
+    values = ({ref}, frozenset({ref}), Holder(), lambda: ref, {ref: 1}, [Holder()], Ref)
+    assert find_handles(values, {}) == []
+
+
+def test_a_ref_among_arguments_stands_for_its_value(
+    session: Session, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forwarded: list[Any] = []
+
+    def forward(value: Any) -> Any:
+        forwarded.append(value)
+        return value.content if isinstance(value, Record) else value
+
+    monkeypatch.setattr(engine, "forward", forward)
+    one, two = make_ref(1), make_ref(2)
+    future = session.submit(lambda *args, **kwargs: (args, kwargs), one, [two, 5], b={"c": one})
+    assert engine.submitted, "a ref is there, and nobody waits for it"
+    assert future.result() == ((1, [2, 5]), {"b": {"c": 1}})
+    assert forwarded == [one.record, two.record, one.record]
+    assert is_empty(session)
+
+
+def test_refs_and_futures_mix(
+    session: Session, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "forward", lambda v: v.content if isinstance(v, Record) else v)
+    first = session.submit(lambda: 10)
+    second = session.submit(lambda a, b: a + b, first, make_ref(5))
+    assert len(engine.submitted) == 1
+    assert second.result() == 15
+
+
+def test_a_ref_that_cannot_be_handed_on_fails_its_call(
+    session: Session, engine: FakeEngine
+) -> None:
+    engine.lost = InvalidArgumentError("of another session")
+    future = session.submit(abs, make_ref(5))
+    with pytest.raises(InvalidArgumentError, match="of another session"):
+        future.result()
+    assert is_empty(session)
+
+
+def test_a_call_with_a_ref_can_be_tried_again(
+    session: Session, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "forward", lambda record: record.content)
+    tries: list[int] = []
+
+    def fail_once(value: int) -> int:
+        tries.append(value)
+        if len(tries) == 1:
+            raise ValueError("once")
+        return value
+
+    future = session.start_call(fail_once, (make_ref(5),), {}, make_policy(2, ValueError))
+    assert future.result() == 5
+    assert tries == [5, 5]
+
+
+@pytest.mark.parametrize("options", [{"store": "1GB"}, {"spill": 0}, {"spill_folder": "/tmp"}])
+def test_an_engine_without_a_store_has_none_to_limit(options: dict[str, Any]) -> None:
+    with pytest.raises(UnsupportedError, match=r"'fake' has no store.*'local'"):
+        Session("fake", **options)
+
+
+@pytest.fixture
+def storing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        FakeEngine,
+        "capabilities",
+        Capabilities(isolates=True, parallel=True, pickles=True, stores=True),
+    )
+
+
+@pytest.mark.usefixtures("storing")
+def test_limits_reach_the_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path.parent)
+    with Session("fake", store="1.5 GB", spill=1000, spill_folder=tmp_path.name) as session:
+        store = session._engine.config.store  # type: ignore[attr-defined]
+        assert (store.memory, store.disk, store.folder) == (1_500_000_000, 1000, str(tmp_path))
+    with Session("fake", spill=0, spill_folder=tmp_path) as session:
+        store = session._engine.config.store  # type: ignore[attr-defined]
+        assert (store.memory, store.disk, store.folder) == (None, 0, str(tmp_path))
+    with Session("fake") as session:
+        store = session._engine.config.store  # type: ignore[attr-defined]
+        assert (store.memory, store.disk, store.folder) == (None, None, None)
+
+
+@pytest.mark.usefixtures("storing")
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"store": "much"}, "store='much'"),
+        ({"store": -1}, "store=-1"),
+        ({"spill": "8 apples"}, "spill='8 apples'"),
+        ({"spill_folder": "/nowhere"}, "spill_folder='/nowhere': there is no such folder"),
+        ({"spill_folder": "/etc/passwd"}, "no such folder"),
+    ],
+)
+def test_limits_that_cannot_be_meant(options: dict[str, Any], words: str) -> None:
+    before = list(session_module._open_sessions)
+    with pytest.raises(InvalidArgumentError, match=words):
+        Session("fake", **options)
+    assert session_module._open_sessions == before
+
+
+def test_a_closed_session_stores_nothing(session: Session) -> None:
+    session.close()
+    with pytest.raises(SessionClosedError):
+        session.put(1)
+    with pytest.raises(SessionClosedError):
+        session.allocate(100)
+
+
+def test_engines_that_share_the_programs_memory_store_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(session_module, "create_engine", lambda name: InlineEngine())
+    with Session("inline") as session:
+        value = [1]
+        ref = session.put(value)
+        assert session.submit(lambda x: x is value, ref).result()
+        assert session.submit(lambda box: next(iter(box)) is ref, {ref}).result()
+        assert session.submit(lambda: ref).result() is ref
+        assert session.allocate(10) is None
+        assert session.memory().values == ()
+    assert "stores nothing" in str(session.memory())
+    assert ref.get() is value

@@ -94,7 +94,8 @@ def empty(
 
     Calls that get it, or a part of it, see it as it is while they run, not as it was when they were submitted.
     They can read it; to have them write, use ``put(array, writable=True)``. In a call, a result that was
-    made so is not copied on its way to the caller or to other calls.
+    made so is not copied on its way to the caller or to other calls; a call that keeps such an array and goes on
+    changing it changes what it has returned.
 
     Parameters
     ----------

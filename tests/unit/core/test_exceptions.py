@@ -1,12 +1,15 @@
 """A user's exception on its way home."""
 
+import os
 import threading
 from typing import Any, Self
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from manyhands.core import place
 from manyhands.core.exceptions import pack_exception, unpack_exception
 from manyhands.errors import RemoteError, WorkerDiedError
 
@@ -239,3 +242,82 @@ def test_the_chain_arrives(run: Any, has_cause: bool, suppressed: bool) -> None:
     assert arrived.__context__.args == ("inner",)
     if has_cause:
         assert isinstance(arrived.__cause__, KeyError)
+
+
+def write_to_an_array() -> None:
+    np.frombuffer(b"12345678", "u1")[0] = 1
+
+
+def sort_an_array() -> None:
+    np.frombuffer(b"12345678", "u1").sort()
+
+
+def write_into_an_array() -> None:
+    np.add(1, 1, out=np.frombuffer(b"12345678", "i8"))
+
+
+def write_to_a_view() -> None:
+    memoryview(b"abc")[0] = 1  # type: ignore[index]
+
+
+def write_to_a_file() -> None:
+    with open(os.devnull) as file:  # noqa: PTH123
+        file.write("x")
+
+
+def fail_otherwise() -> None:
+    raise ValueError("out of range")
+
+
+def change_an_attribute() -> None:
+    (1).real = 2  # type: ignore[misc]
+
+
+def tell_of_files() -> None:
+    raise OSError("the file system is read-only")
+
+
+def catch_from(fn: Any) -> BaseException:
+    with pytest.raises(Exception) as caught:
+        fn()
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    "fn", [write_to_an_array, sort_an_array, write_into_an_array, write_to_a_view]
+)
+def test_who_writes_to_an_argument_is_told_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, fn: Any
+) -> None:
+    monkeypatch.setattr(place, "in_worker", True)
+    error = catch_from(fn)
+    arrived = unpack_exception(pack_exception(error))
+    assert type(arrived) is type(error)
+    assert str(arrived) == str(error)
+    (note,) = arrived.__notes__
+    for way in ("x = x.copy()", "mh.put(x, copy=True)", "mh.put(x, writable=True)"):
+        assert way in note
+    assert note.startswith("Traceback in worker process")
+
+
+@pytest.mark.parametrize(
+    "fn", [write_to_a_file, fail_otherwise, change_an_attribute, tell_of_files]
+)
+def test_others_are_not(monkeypatch: pytest.MonkeyPatch, fn: Any) -> None:
+    monkeypatch.setattr(place, "in_worker", True)
+    (note,) = unpack_exception(pack_exception(catch_from(fn))).__notes__
+    assert "mh.put" not in note
+
+
+def test_the_program_itself_is_not_told() -> None:
+    (note,) = unpack_exception(pack_exception(catch_from(write_to_an_array))).__notes__
+    assert "mh.put" not in note
+
+
+def test_an_error_without_words_is_no_obstacle(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Silent(ValueError):
+        def __str__(self) -> str:
+            raise RuntimeError("no words")
+
+    monkeypatch.setattr(place, "in_worker", True)
+    assert unpack_exception(pack_exception(raise_it(Silent()))) is not None

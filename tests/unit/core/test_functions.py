@@ -4,10 +4,13 @@ import functools
 import math
 import pickle
 import threading
+import weakref
 from typing import Any
 
+import numpy as np
 import pytest
 
+from manyhands.core import functions
 from manyhands.core.batch import Batch
 from manyhands.core.functions import (
     Function,
@@ -18,6 +21,7 @@ from manyhands.core.functions import (
 )
 from manyhands.core.serialize import Serializer
 from manyhands.errors import NotCallableError, UnpicklableError
+from tests.unit.core.shelves import FakeShelf, open_payload
 
 factor = 2
 settings = {"factor": 2}
@@ -299,13 +303,13 @@ def test_a_program_that_makes_lambdas_does_not_grow(
 ) -> None:
     monkeypatch.setattr("manyhands.core.functions._KEPT", 4)
     table, serializer = by_value
-    functions = [eval(f"lambda: {number}") for number in range(10)]
-    for fn in functions:
+    made = [eval(f"lambda: {number}") for number in range(10)]
+    for fn in made:
         table.register(fn)
     assert len(table._known) == 4
-    table.register(functions[-1])
+    table.register(made[-1])
     assert serializer.dumps == 10
-    table.register(functions[0])
+    table.register(made[0])
     assert serializer.dumps == 11
 
 
@@ -375,3 +379,120 @@ def test_many_calls_weigh_more_than_one() -> None:
         function.observe(2.0, calls)
     assert one.seconds == pytest.approx(1.1)
     assert many.seconds == pytest.approx(1.5)
+
+
+# Functions with large values.
+
+
+@pytest.fixture
+def sharing() -> FunctionTable:
+    """A table whose large functions are shared."""
+    shelf = FakeShelf()
+    travels = lambda module: module == __name__  # noqa: E731 - two take it
+    return FunctionTable(Serializer(travels, lambda: shelf), travels)
+
+
+def close_over(value: Any) -> Any:
+    return lambda: len(value)
+
+
+LARGE_VALUES = {
+    "bytes": lambda: bytes(100_000),
+    "str": lambda: "x" * 100_000,
+    "array": lambda: np.zeros(50_000),
+    "list": lambda: list(range(50_000)),
+}
+
+
+@pytest.mark.parametrize("make", LARGE_VALUES.values(), ids=LARGE_VALUES)
+def test_a_large_function_is_kept_until_the_session_rests(
+    sharing: FunctionTable, make: Any
+) -> None:
+    fn = close_over(make())
+    watch = weakref.ref(fn)
+    function = sharing.register(fn)
+    key = function.key
+    assert open_payload(function.payload)() > 1000
+    del fn
+    sharing.rest()
+    assert watch() is None
+    assert list(sharing.departed) == []
+    del function
+    assert list(sharing.departed) == [key]
+
+
+def test_few_large_functions_are_kept(sharing: FunctionTable) -> None:
+    watches = []
+    for n in range(200):
+        fn = close_over(bytes(20_000 + n))
+        watches.append(weakref.ref(fn))
+        sharing.register(fn)
+        del fn
+    kept = [watch for watch in watches if watch() is not None]
+    assert len(kept) <= functions._KEPT_LARGE
+    assert len(sharing.departed) >= 200 - functions._KEPT_LARGE
+    if kept:
+        assert kept[-1] is watches[-1], "the latest"
+    sharing.rest()
+    assert all(watch() is None for watch in watches)
+    assert len(set(sharing.departed)) == 200
+
+
+def test_a_small_function_is_kept_when_the_session_rests(by_value: Table) -> None:
+    table, serializer = by_value
+    first = table.register(scale)
+    table.rest()
+    assert table.register(scale) is first
+    assert serializer.dumps == 1
+
+
+@pytest.mark.parametrize("make", LARGE_VALUES.values(), ids=LARGE_VALUES)
+def test_a_large_function_is_the_same_again(sharing: FunctionTable, make: Any) -> None:
+    fn = close_over(make())
+    assert sharing.register(fn) is sharing.register(fn)
+    partial = functools.partial(len, make())
+    assert sharing.register(partial) is sharing.register(partial)
+
+
+def test_a_small_function_is_kept_for_its_like(by_value: Table) -> None:
+    table, _ = by_value
+    first = table.register(functools.partial(pow, 2)).key
+    assert table.register(functools.partial(pow, 2)).key == first
+    assert not table.departed
+    table.clear()
+    assert list(table.departed) == [first]
+    assert table.register(functools.partial(pow, 2)).key != first
+
+
+def test_the_oldest_small_functions_depart(
+    by_value: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, _ = by_value
+    table._small = type(table._small)(maxlen=2)
+    keys = [table.register(functools.partial(pow, n)).key for n in range(4)]
+    assert list(table.departed) == keys[:2]
+
+
+def test_a_function_that_a_call_needs_has_not_departed(sharing: FunctionTable) -> None:
+    fn = close_over(bytes(100_000))
+    function = sharing.register(fn)
+    del fn
+    sharing.clear()
+    assert not sharing.departed
+    assert open_payload(function.payload)() == 100_000
+
+
+def test_a_large_function_that_changed_is_another(sharing: FunctionTable) -> None:
+    content = bytes(100_000)
+    fn = lambda: content  # noqa: E731
+    first = sharing.register(fn)
+    content = bytes(50_000)
+    second = sharing.register(fn)
+    assert second.key != first.key
+    assert len(open_payload(second.payload)()) == 50_000
+
+
+def test_a_method_of_a_large_object_can_be_registered(sharing: FunctionTable) -> None:
+    function = sharing.register(bytes(100_000).count)
+    assert open_payload(function.payload)(b"x") == 0
+    assert repr(function).startswith(f"<Function {function.key} bytes.count")

@@ -326,3 +326,77 @@ def test_a_waiting_future_is_small(future: Future[Any]) -> None:
     assert future._listeners is None
     future.set_result(1)
     assert future._listeners is None, "nobody listened, so nothing was made for listeners"
+
+
+def load_double(value: int) -> tuple[int, None]:
+    return 2 * value, None
+
+
+def test_a_result_that_nobody_read_is_handed_on_as_it_came(future: Future[Any]) -> None:
+    future.settle(21, None, load_double)
+    assert future.hand_on(lambda value: ("forwarded", value)) == ("forwarded", 21)
+    assert future.result() == 42
+
+
+def test_a_result_that_was_read_is_handed_on_as_it_is(future: Future[Any]) -> None:
+    future.settle(21, None, load_double)
+    assert future.result() == 42
+    assert future.hand_on(fail_to_forward) == 42
+
+
+def test_a_result_that_needs_no_reading_is_handed_on_as_it_is(future: Future[Any]) -> None:
+    future.set_result([1])
+    assert future.hand_on(fail_to_forward) == [1]
+
+
+def fail_to_forward(value: Any) -> Any:
+    raise AssertionError(value)
+
+
+def test_a_result_that_cannot_be_forwarded_can_still_be_read(future: Future[Any]) -> None:
+    future.settle(21, None, load_double)
+    with pytest.raises(AssertionError):
+        future.hand_on(fail_to_forward)
+    assert future.result() == 42
+
+
+def test_a_result_that_could_not_be_read_is_its_error(future: Future[Any]) -> None:
+    future.settle(21, None, lambda value: (None, ValueError("broken")))
+    assert future.hand_on(lambda value: value) == 21, "whoever gets it may be able to"
+    with pytest.raises(ValueError, match="broken"):
+        future.result()
+    with pytest.raises(ValueError, match="broken"):
+        future.hand_on(fail_to_forward)
+
+
+def test_other_futures_can_be_used_while_a_result_is_handed_on(
+    future: Future[Any], owner: FakeOwner
+) -> None:
+    """As a finalizer does that the garbage collector runs meanwhile."""
+    other: Future[Any] = Future(owner, 6, "other")
+    future.settle(21, None, load_double)
+    done = threading.Event()
+
+    def forward(value: int) -> int:
+        other.set_result(1)
+        return value
+
+    def hand_on() -> None:
+        future.hand_on(forward)
+        done.set()
+
+    threading.Thread(target=hand_on, daemon=True).start()
+    assert done.wait(10)
+
+
+def test_an_error_is_known_without_reading(future: Future[Any], owner: FakeOwner) -> None:
+    future.settle(21, None, fail_to_forward)
+    assert future.peek_error() is None
+    failed: Future[Any] = Future(owner, 6, "other")
+    error = ValueError("x")
+    failed.set_exception(error)
+    assert failed.peek_error() is error
+    withdrawn: Future[Any] = Future(owner, 7, "other")
+    withdrawn.withdraw()
+    with pytest.raises(CancelledError):
+        withdrawn.peek_error()

@@ -6,10 +6,12 @@ import weakref
 from typing import Any
 
 import cloudpickle
+import numpy as np
 import pytest
 
 from manyhands.core.namespaces import Identities, enter_namespace, select_new
 from manyhands.core.serialize import Serializer
+from tests.unit.core.shelves import FakeShelf, open_payload
 
 data: Any = None
 factor = 2
@@ -155,3 +157,50 @@ def test_a_namespace_is_made_once() -> None:
     first = enter_namespace("k", {"a": 1})
     assert enter_namespace("k", {"a": 2}) is first
     assert first == {"a": 1}
+
+
+LARGE_VALUES = {
+    "list": lambda: list(range(50_000)),
+    "str": lambda: "x" * 100_000,
+    "bytes": lambda: b"x" * 100_000,
+    "array": lambda: np.arange(50_000.0),
+    "mixed": lambda: {"a": np.arange(50_000), "b": list(range(50_000))},
+}
+
+
+@pytest.mark.parametrize("make", LARGE_VALUES.values(), ids=LARGE_VALUES)
+def test_tokens_of_large_values_stay_the_same(make: Any) -> None:
+    shelf = FakeShelf()
+    identities = Serializer(is_by_value, lambda: shelf)._identities
+    value = make()
+    token = identities.identify(value)
+    assert identities.identify(value) == token
+    assert identities.identify(make()) == token, "what is equal is as good"
+    shelf.known.clear()  # as a store does when its session idles
+    assert identities.identify(value) == token
+    pickle.dumps(token)
+
+
+def test_tokens_of_large_values_change_with_them() -> None:
+    shelf = FakeShelf()
+    identities = Serializer(is_by_value, lambda: shelf)._identities
+    values: list[Any] = [list(range(50_000)), np.arange(50_000.0)]
+    tokens = [identities.identify(value) for value in values]
+    for value in values:
+        value[49_000] = -1
+    assert all(identities.identify(v) != t for v, t in zip(values, tokens, strict=True))
+
+
+@pytest.mark.parametrize("make", LARGE_VALUES.values(), ids=LARGE_VALUES)
+def test_what_the_worker_did_to_a_large_global_stays(
+    monkeypatch: pytest.MonkeyPatch, make: Any
+) -> None:
+    shelf = FakeShelf()
+    sharing = Serializer(is_by_value, lambda: shelf)
+    monkeypatch.setattr(f"{__name__}.data", make())
+    fetch = open_payload(sharing.dump(get_data, "it"))
+    assert len(fetch()) > 1
+    open_payload(sharing.dump(set_data, "it"))(5)
+    shelf.known.clear()
+    assert open_payload(sharing.dump(get_data, "it"))() == 5
+    assert sharing.version == 0

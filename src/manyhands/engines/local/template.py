@@ -82,7 +82,7 @@ def run_worker(fds: tuple[int, ...], settings: dict[str, Any]) -> None:
             settings = settings | {"initializer": read_segment(initializer[0])}
         worker.serve(Channel(_socket.socket(fileno=sock)), life, region, settings)
         code = 0
-    except BrokenPipeError:
+    except (BrokenPipeError, ConnectionResetError):  # the latter if it had not read all
         code = 0  # the parent is gone
     except BaseException:
         sys.excepthook(*sys.exc_info())

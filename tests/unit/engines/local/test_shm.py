@@ -9,7 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manyhands.engines.local import shm
-from manyhands.engines.local.shm import create_region, create_segment, open_region, read_segment
+from manyhands.engines.local.shm import (
+    create_region,
+    create_segment,
+    open_memory,
+    open_region,
+    read_segment,
+)
 
 
 def is_open(fd: int) -> bool:
@@ -75,3 +81,80 @@ def test_a_region_is_shared_both_ways() -> None:
         ours[0:3] = b"abc"
         theirs[3:6] = b"def"
         assert ours[:6] == theirs[:6] == b"abcdef"
+
+
+@pytest.fixture
+def no_memfd(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A system that has no memory without a name."""
+    monkeypatch.delattr(os, "memfd_create")
+    # Else the first use starts a process that would outlive the test.
+    for name in ("register", "unregister"):
+        monkeypatch.setattr(
+            f"multiprocessing.shared_memory.resource_tracker.{name}", lambda *_: None
+        )
+
+
+def list_named() -> set[str]:
+    return {path.name for path in Path("/dev/shm").iterdir()}
+
+
+def test_memory_takes_no_room_until_it_is_written() -> None:
+    fd = open_memory(1 << 40)
+    try:
+        assert os.fstat(fd).st_size == 1 << 40
+        assert os.fstat(fd).st_blocks == 0
+        assert not os.get_inheritable(fd)
+    finally:
+        os.close(fd)
+
+
+@pytest.mark.usefixtures("no_memfd")
+def test_where_memory_needs_a_name_it_is_taken_away() -> None:
+    before = list_named()
+    fd = open_memory(1 << 20)
+    try:
+        assert list_named() == before
+        assert os.fstat(fd).st_size == 1 << 20
+        assert not os.get_inheritable(fd)
+        os.pwrite(fd, b"abc", 1000)
+        assert os.pread(fd, 4, 1000) == b"abc\0"
+    finally:
+        os.close(fd)
+
+
+@pytest.mark.usefixtures("no_memfd")
+def test_named_memory_is_no_more_than_there_is_room_for() -> None:
+    status = os.statvfs("/dev/shm")
+    fd = open_memory(1 << 50)
+    try:
+        assert 0 < os.fstat(fd).st_size <= status.f_blocks * status.f_frsize
+    finally:
+        os.close(fd)
+
+
+@pytest.mark.usefixtures("no_memfd")
+def test_segments_and_regions_need_no_memfd() -> None:
+    before = list_named()
+    payload = os.urandom(1000) * 2000
+    for size in (1, 1000, len(payload)):
+        assert bytes(read_segment(create_segment(payload[:size]))[:]) == payload[:size]
+    fd, ours = create_region(8192)
+    theirs = open_region(fd)
+    with ours, theirs:
+        ours[5] = 7
+        assert theirs[5] == 7
+    assert list_named() == before
+    assert not is_open(fd)
+
+
+@pytest.mark.usefixtures("no_memfd")
+def test_named_memory_that_cannot_be_made_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = list_named(), len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+
+    def fail(*args: object) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(shm.os, "truncate", fail)
+    with pytest.raises(OSError, match="full"):
+        open_memory(4096)
+    assert (list_named(), len(os.listdir("/proc/self/fd"))) == before  # noqa: PTH208
