@@ -13,6 +13,13 @@ from time import monotonic
 
 from manyhands.core import place
 from manyhands.core.functions import check_callable, name_callable
+from manyhands.core.handles import (
+    find_handles,
+    get_failure,
+    has_succeeded,
+    peek_error,
+    replace_handles,
+)
 from manyhands.core.model import NO_RETRIES, Call, EngineConfig, RetryPolicy, StoreConfig
 from manyhands.core.refs import Ref
 from manyhands.core.signatures import ListMap, ListStarMap, StreamMap, Submit, typed
@@ -473,7 +480,7 @@ class Session:
     def _admit(self, call: Call, inputs: list[StandardFuture[Any]], policy: RetryPolicy) -> None:
         with self._lock:
             awaited = {
-                self._name_input(future): future for future in inputs if not _has_succeeded(future)
+                self._name_input(future): future for future in inputs if not has_succeeded(future)
             }
             self._inputs.update(awaited)
             self._kept[call.key] = call
@@ -496,7 +503,7 @@ class Session:
         """An input has ended."""
         if future.cancelled():
             self._carry_out(self._get_lifecycle().cancel, key)
-        elif (error := _peek_error(future)) is None:
+        elif (error := peek_error(future)) is None:
             self._carry_out(self._get_lifecycle().succeed, key)
         else:
             self._carry_out(partial(self._get_lifecycle().fail, error=error), key)
@@ -543,7 +550,7 @@ class Session:
             f"call {key}, {name}, was not run, because its input failed: {what}"
         )
         if source is not None and source.done():
-            error.__cause__ = _get_failure(source)
+            error.__cause__ = get_failure(source)
         return error
 
     def _hand_over(self, call: Call) -> None:
@@ -555,8 +562,8 @@ class Session:
 
     def _fill_in(self, call: Call) -> Call:
         """The call with results and stored values in the place of futures and refs, or what stands for them."""
-        args = tuple(_replace(arg, self._hand_on) for arg in call.args)
-        kwargs = {name: _replace(arg, self._hand_on) for name, arg in call.kwargs.items()}
+        args = tuple(replace_handles(arg, self._hand_on) for arg in call.args)
+        kwargs = {name: replace_handles(arg, self._hand_on) for name, arg in call.kwargs.items()}
         return Call(call.key, call.fn, args, kwargs)
 
     def _hand_on(self, handle: Any) -> Any:
@@ -701,69 +708,6 @@ def check_on_error(on_error: str) -> bool:
     if on_error not in ("raise", "return"):
         raise InvalidArgumentError(f"on_error={on_error!r}: it is 'raise' or 'return'")
     return on_error == "return"
-
-
-def find_handles(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
-    """The futures and refs among the arguments, also inside lists, tuples and dicts."""
-    found: list[Any] = []
-    for arg in args:
-        if type(arg) not in _PLAIN:
-            _find_in(arg, found)
-    if kwargs:
-        for arg in kwargs.values():
-            _find_in(arg, found)
-    return found
-
-
-_PLAIN = frozenset({int, float, str, bytes, bool, type(None)})
-_CONTAINERS = (list, tuple, dict)
-
-
-def _is_handle(value: Any) -> bool:
-    return type(value) is Ref or (hasattr(value, "add_done_callback") and hasattr(value, "result"))
-
-
-def _find_in(value: Any, found: list[Any]) -> None:
-    kind = type(value)
-    if kind in _PLAIN:
-        return
-    if kind in _CONTAINERS:
-        items = list(value.values()) if kind is dict else value
-        if not _PLAIN.issuperset(map(type, items)):
-            for item in items:
-                _find_in(item, found)
-    elif _is_handle(value):
-        found.append(value)
-
-
-def _replace(value: Any, hand_on: Callable[[Any], Any]) -> Any:
-    kind = type(value)
-    if kind in _PLAIN:
-        return value
-    if kind is dict:
-        return {key: _replace(item, hand_on) for key, item in value.items()}
-    if kind in _CONTAINERS:
-        if _PLAIN.issuperset(map(type, value)):
-            return value
-        return kind(_replace(item, hand_on) for item in value)
-    return hand_on(value) if _is_handle(value) else value
-
-
-def _has_succeeded(future: StandardFuture[Any]) -> bool:
-    return future.done() and not future.cancelled() and _peek_error(future) is None
-
-
-def _peek_error(future: StandardFuture[Any]) -> BaseException | None:
-    """The error of a future that has ended; a result of ours stays where it is, unread."""
-    peek: Callable[[], BaseException | None] = getattr(future, "peek_error", future.exception)
-    return peek()
-
-
-def _get_failure(future: StandardFuture[Any]) -> BaseException | None:
-    try:
-        return future.exception()
-    except BaseException as error:  # CancelledError is what the call's error is caused by
-        return error
 
 
 def _check_workers(workers: int | None, engine: str) -> int:

@@ -16,6 +16,7 @@ import pytest
 from manyhands import session as session_module
 from manyhands.core import place
 from manyhands.core.future import Future
+from manyhands.core.handles import find_handles
 from manyhands.core.model import NO_RETRIES, Call, Capabilities, EngineConfig, EngineStats
 from manyhands.core.refs import Record, Ref
 from manyhands.engines.inline import InlineEngine
@@ -30,7 +31,7 @@ from manyhands.errors import (
     UnsupportedError,
     WorkerStartError,
 )
-from manyhands.session import Session, check_on_error, find_handles, get_session, make_policy
+from manyhands.session import Session, check_on_error, get_session, make_policy
 
 
 class FakeEngine:

@@ -119,6 +119,35 @@ def get_key(payload: Payload) -> Any:
     return payload if isinstance(payload, bytes) else payload.key
 
 
+def list_pieces(payload: Payload) -> list[Piece]:
+    """The pieces that a payload and its inputs consist of."""
+    if isinstance(payload, bytes):
+        return []
+    found = [part for part in (payload.stream, *payload.buffers) if isinstance(part, Piece)]
+    for inner in payload.inputs:
+        found += list_pieces(inner)
+    return found
+
+
+def list_records(payload: Payload) -> list[Record]:
+    """What stands behind the refs in a payload and its inputs."""
+    if isinstance(payload, bytes):
+        return []
+    found = list(payload.refs)
+    for inner in payload.inputs:
+        found += list_records(inner)
+    return found
+
+
+def count_bytes(payload: Payload) -> int:
+    """Bytes of a payload, shared or not, but for those of the refs in it."""
+    if isinstance(payload, bytes):
+        return len(payload)
+    parts = (payload.stream, *payload.buffers)
+    size = sum(part.length if isinstance(part, Piece) else len(part) for part in parts)
+    return size + sum(map(count_bytes, payload.inputs))
+
+
 class Packing(_local):
     """What the pickle that this thread is making has met; None where it is making none that can hold such things."""
 

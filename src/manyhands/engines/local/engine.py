@@ -30,7 +30,7 @@ from manyhands.engines.local.cpus import count_cpus
 from manyhands.engines.local.driver import Driver
 from manyhands.engines.local.pool_state import Entry, PoolState
 from manyhands.engines.local.process import TemplateProcess, WorkerProcess
-from manyhands.errors import UnloadableError, WorkerStartError
+from manyhands.errors import StoreFullError, UnloadableError, WorkerStartError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -326,6 +326,8 @@ class LocalEngine:
                 self._store.get().drop(process.number, message[1])
             elif kind == m.NEED_ROOM:
                 is_there = self._store.get().make_room(message[1])
+                if not is_there:
+                    process.refusal = self._store.get().explain_fullness(message[1])
                 self._courier.tell_room(process)
                 process.answer_room(is_there=is_there)
 
@@ -354,15 +356,18 @@ class LocalEngine:
             return
         for index, entry in enumerate(entries):
             if entry is not None:
-                self._settle(entry.key, payloads[index], failed=index in failed)
+                self._settle(process, entry.key, payloads[index], failed=index in failed)
 
-    def _settle(self, key: int, payload: Payload, *, failed: bool) -> None:
+    def _settle(self, process: WorkerProcess, key: int, payload: Payload, *, failed: bool) -> None:
         """A call has ended."""
         if not failed:
             self._results.append((key, payload))
             return
         packed = payload if isinstance(payload, bytes) else self._store.get().read_stream(payload)
-        self._errors.append((key, unpack_exception(packed)))
+        error = unpack_exception(packed)
+        if isinstance(error, StoreFullError) and process.refusal:
+            error.args = (f"a result was too large: {process.refusal}",)
+        self._errors.append((key, error))
 
     def _take_ready(self, process: WorkerProcess, failure: bytes | None) -> None:
         if failure is not None:
@@ -466,7 +471,7 @@ class LocalEngine:
             if kind == m.SHARED:
                 packed, born, failed = loads(content)
                 payload = self._store.get().unpack([packed], process.number, born)[0]
-            self._settle(key, payload, failed=failed)
+            self._settle(process, key, payload, failed=failed)
 
     def _describe_death(self, entry: Entry, process: WorkerProcess, status: int) -> BaseException:
         from manyhands.engines.local.deaths import describe_death

@@ -141,6 +141,8 @@ class WorkerProcess:
         Whether its initializer has run.
     is_orphan : bool
         Whether its template has ended, so that nobody will report its end.
+    refusal : str
+        Why there was no room for the result that it asked room for last.
     end_fd : int
         Of an orphan: becomes readable when it ends; -1 for none.
     """
@@ -150,6 +152,7 @@ class WorkerProcess:
         self.pid: int | None = None
         self.is_ready = False
         self.is_orphan = False
+        self.refusal = ""
         self.end_fd = -1
         ours, theirs = open_pair()
         self.channel = Channel(ours)

@@ -9,7 +9,7 @@ from _pickle import dumps, loads
 from time import sleep
 from weakref import WeakValueDictionary
 
-from manyhands.core.parcels import Parcel, Piece, open_pickle
+from manyhands.core.parcels import Parcel, Piece, count_bytes, open_pickle
 from manyhands.core.refs import Record, Ref, name_type
 from manyhands.core.serialize import dump_result
 from manyhands.core.sizes import format_size
@@ -419,7 +419,7 @@ class Shelf:
             )
         payload = dump_result(value, self)
         self._next_id += 1
-        size = len(payload) if isinstance(payload, bytes) else _count(payload)
+        size = count_bytes(payload)
         record = self._make_record(self._next_id, payload, name_type(value), size, None)
         record.is_told = False
         return self.hand_out(record)
@@ -461,8 +461,3 @@ class Shelf:
 
     def describe(self, record: Record) -> str:
         return format_size(record.nbytes)
-
-
-def _count(payload: Parcel) -> int:
-    parts = (payload.stream, *payload.buffers)
-    return sum(part.length if isinstance(part, Piece) else len(part) for part in parts)

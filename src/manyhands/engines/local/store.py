@@ -15,7 +15,15 @@ from itertools import count
 from weakref import WeakValueDictionary
 
 from manyhands.core.model import MemoryFacts, ValueFact
-from manyhands.core.parcels import Input, Parcel, Piece, open_pickle
+from manyhands.core.parcels import (
+    Input,
+    Parcel,
+    Piece,
+    count_bytes,
+    list_pieces,
+    list_records,
+    open_pickle,
+)
 from manyhands.core.refs import Record, Ref, name_type
 from manyhands.core.serialize import INLINE_BYTES
 from manyhands.core.sizes import format_size
@@ -117,7 +125,7 @@ class Store:
                 return Piece(shared[0], shared[1], raw.nbytes)
             value = self._sources.find(raw)
             if value is None:
-                value = self._write([raw], f"an argument's {name_type(raw.obj)}")
+                value = self._write([raw], "an argument")
                 self._sources.remember(raw, value)
             value.used_at = next(self._clock)
             return Piece(value, 0, raw.nbytes)
@@ -140,15 +148,13 @@ class Store:
         shelf = _Putting(self, mode, kind)
         inline_bytes = INLINE_BYTES if mode == "read" else 0
         payload = serializer.dump(value, "the value", lambda: shelf, inline_bytes)
-        if writable and not any(piece.mode == "write" for piece in _list_pieces(payload)):
+        if writable and not any(piece.mode == "write" for piece in list_pieces(payload)):
             raise InvalidArgumentError(
                 f"writable=True is for arrays and other buffers, and there is none in this {kind}"
             )
         self.check_own(payload)
         with self._lock:
-            return self.hand_out(
-                self._record(next(self._ids), payload, kind, _count_bytes(payload))
-            )
+            return self.hand_out(self._record(next(self._ids), payload, kind, count_bytes(payload)))
 
     def keep_put(self, raw: memoryview, mode: str, label: str) -> Piece:
         """A buffer of a value that is put: what was made here to be filled stays where it is."""
@@ -177,7 +183,7 @@ class Store:
         """See `manyhands.core.roles.Keeper`."""
         if self.room.is_closed:
             return "gone"
-        pieces = _list_pieces(record.content)
+        pieces = list_pieces(record.content)
         return "disk" if any(piece.value.is_on_disk for piece in pieces) else "memory"
 
     def describe(self, record: Record) -> str:
@@ -274,7 +280,7 @@ class Store:
     def forward(self, payload: Parcel) -> Input:
         """What stands among the arguments of a call for a value that is pickled already."""
         with self._lock:
-            for piece in _list_pieces(payload):
+            for piece in list_pieces(payload):
                 piece.value.is_exclusive = False
         return Input(payload)
 
@@ -460,7 +466,7 @@ class Store:
         record = self._records.get(number)
         if record is None:
             payload = self._unpack(content, worker, set())
-            for piece in _list_pieces(payload):
+            for piece in list_pieces(payload):
                 piece.value.is_exclusive = False
             record = self._record(number, payload, type_name, nbytes)
             self._hold(worker, record)
@@ -521,7 +527,7 @@ class Store:
         """Values that nobody reads at the moment, the longest unused first."""
         seen = {*self._list_seen(), *self._forked}
         idle = [value for value in self._values.values() if not value.uses and value.id not in seen]
-        return iter(sorted(idle, key=lambda value: value.used_at))
+        yield from sorted(idle, key=lambda value: value.used_at)
 
     def _place(self, size: int, label: str, *, is_forced: bool = False) -> tuple[StoredValue, bool]:
         if self.room.is_closed:
@@ -533,7 +539,7 @@ class Store:
             idle = None if is_forced else self._list_idle()
             value, is_warm = self.room.place(next(self._ids), size, label, idle)
         except StoreFullError as error:
-            raise StoreFullError(self._describe_fullness(size)) from error
+            raise StoreFullError(self.explain_fullness(size)) from error
         value.used_at = next(self._clock)
         self._values[value.id] = value
         self._is_rested = False
@@ -552,11 +558,12 @@ class Store:
         except OSError as error:
             self.room.void(value)
             raise StoreFullError(
-                f"{self._describe_fullness(size)}. The system says: {error}"
+                f"{self.explain_fullness(size)}. The system says: {error}"
             ) from error
         return value
 
-    def _describe_fullness(self, size: int) -> str:
+    def explain_fullness(self, size: int) -> str:
+        """Why `size` bytes more do not fit, and what is in the way."""
         facts = sorted(self.list_facts([]), key=lambda fact: -fact.nbytes)[:_NAMED_VALUES]
         return self.room.describe_fullness(
             size,
@@ -735,44 +742,17 @@ def find_spill_folder() -> str:
     return os.fspath(tempfile.gettempdir())
 
 
-def _list_pieces(payload: Payload) -> list[Piece]:
-    """The pieces of stored values that a payload itself consists of."""
-    if isinstance(payload, bytes):
-        return []
-    found = [part for part in (payload.stream, *payload.buffers) if isinstance(part, Piece)]
-    for inner in payload.inputs:
-        found += _list_pieces(inner)
-    return found
-
-
 def _list_values(what: StoredValue | Record) -> list[StoredValue]:
     """The stored values that go with a value or a record."""
     if isinstance(what, StoredValue):
         return [what]
-    found: list[Any] = [piece.value for piece in _list_pieces(what.content)]
-    for record in _list_records(what.content):
+    found: list[Any] = [piece.value for piece in list_pieces(what.content)]
+    for record in list_records(what.content):
         found += _list_values(record)
-    return found
-
-
-def _list_records(payload: Payload) -> list[Record]:
-    if isinstance(payload, bytes):
-        return []
-    found = list(payload.refs)
-    for inner in payload.inputs:
-        found += _list_records(inner)
     return found
 
 
 def _list_ids(payload: Payload) -> list[int]:
     """Ids of the values and refs that a payload needs."""
-    pieces, records = _list_pieces(payload), _list_records(payload)
+    pieces, records = list_pieces(payload), list_records(payload)
     return [*(piece.value.id for piece in pieces), *(record.id for record in records)]
-
-
-def _count_bytes(payload: Payload) -> int:
-    if isinstance(payload, bytes):
-        return len(payload)
-    parts = (payload.stream, *payload.buffers)
-    size = sum(part.length if isinstance(part, Piece) else len(part) for part in parts)
-    return size + sum(map(_count_bytes, payload.inputs))
