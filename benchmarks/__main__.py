@@ -15,7 +15,7 @@ from benchmarks.contenders import OURS, PEERS, is_installed
 from benchmarks.measurement import RowResult, Setting
 from benchmarks.processes import become_subreaper, pin_to_cpus
 from benchmarks.record import describe_machine, describe_results
-from benchmarks.rows import ROWS
+from benchmarks.rows import GROUPS
 from benchmarks.run import Plan, run_row
 from benchmarks.table import print_row
 
@@ -24,7 +24,7 @@ WORKERS = 2
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the rows that are asked for, print each when it is done, and keep them as JSON."""
-    options = _make_parser().parse_args(argv)
+    options = parse(argv)
     # A file has no width; 80 columns would wrap every note.
     console = Console(width=None if sys.stdout.isatty() else 120)
     progress = Console(stderr=True)
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with progress.status("") as status:
             for name in options.only:
-                results.append(run_row(ROWS[name], plan, status.update))
+                results.append(run_row(options.rows[name], plan, status.update))
                 print_row(console, results[-1])
     except KeyboardInterrupt:
         console.print("Interrupted; the rows before are kept.")
@@ -49,18 +49,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Options, with the rows of the group in `rows` and the names of those to run in `only`."""
+    parser = _make_parser()
+    options = parser.parse_args(argv)
+    options.rows = GROUPS[options.group]
+    try:
+        options.only = _split(options.only, list(options.rows)) if options.only else options.rows
+    except argparse.ArgumentTypeError as error:
+        parser.error(f"argument --only: {error}")
+    return options
+
+
 def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Run manyhands beside other libraries on the same work, in alternation.",
     )
-    rows, peers = list(ROWS), [*PEERS, "pool-spawn"]
+    peers = [*PEERS, "pool-spawn"]
+    parser.add_argument(
+        "group",
+        nargs="?",
+        choices=list(GROUPS),
+        default="calls",
+        help="which rows: of calls (the default), or of the data that they take and give",
+    )
     parser.add_argument(
         "--only",
-        type=lambda text: _split(text, rows),
-        default=rows,
         metavar="ROW[,ROW]",
-        help=f"rows to run: {', '.join(rows)}",
+        help="; ".join(f"rows of {group}: {', '.join(rows)}" for group, rows in GROUPS.items()),
     )
     parser.add_argument(
         "--peers",

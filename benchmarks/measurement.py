@@ -15,6 +15,7 @@ class Unit(Enum):
     SECONDS = "s"
     RATE = "/s"
     BYTES = "B"
+    BANDWIDTH = "B/s"
     SHARE = "share"  # 0 to 1
     FACTOR = "x"
     COUNT = "count"
@@ -50,7 +51,7 @@ class Against(Enum):
 
 @dataclass(frozen=True)
 class Target:
-    """What our median of a metric must reach.
+    """What a median of ours must reach.
 
     Attributes
     ----------
@@ -65,6 +66,8 @@ class Target:
         The named peer, for `Against.PEER`.
     best_by : str
         Key of the metric that decides who is best, for `Against.BEST`; `metric` if empty.
+    of : str
+        The contender that must reach it: manyhands, or a variant of it.
     """
 
     metric: str
@@ -73,6 +76,7 @@ class Target:
     against: Against = Against.NOTHING
     peer: str = ""
     best_by: str = ""
+    of: str = "manyhands"
 
 
 @dataclass(frozen=True)

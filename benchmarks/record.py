@@ -17,9 +17,14 @@ from benchmarks.run import Plan
 from benchmarks.statistics import compute_ratio
 from benchmarks.targets import Verdict, find_best_peer, judge_row
 
+_LIBRARIES = ("numpy", "pandas", "pyarrow")
+"""What the data rows' values are made of."""
+
 
 def describe_machine(cpus: Sequence[int]) -> dict[str, Any]:
     """What the figures depend on: the processor, the CPUs in use, the load, the versions."""
+    packages = {name: entry.package for name, entry in ENTRIES.items()}
+    packages |= {name: name for name in _LIBRARIES}
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
@@ -28,7 +33,7 @@ def describe_machine(cpus: Sequence[int]) -> dict[str, Any]:
         "processor": _read_processor(),
         "cpus": list(cpus),
         "load": os.getloadavg()[0],
-        "versions": {name: found for name in ENTRIES if (found := find_version(name))},
+        "versions": {name: found for name in packages if (found := find_version(packages[name]))},
     }
 
 
@@ -82,6 +87,7 @@ def _describe_metric(result: RowResult, metric: Metric) -> dict[str, Any]:
 def _describe_verdict(verdict: Verdict) -> dict[str, Any]:
     return {
         "metric": verdict.target.metric,
+        "of": verdict.target.of,
         "bound": "at least" if verdict.target.at_least else "at most",
         "limit": verdict.target.limit,
         "against": verdict.target.against.value,

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from benchmarks.contenders import find_entry, is_installed
+from benchmarks.contenders import find_entry, is_installed, is_wanted
 from benchmarks.measurement import Row, RowResult, Setting
 from benchmarks.turn import TurnFailedError, take_turn
 
@@ -61,11 +61,7 @@ def run_row(row: Row, plan: Plan, tell: Callable[[str], None]) -> RowResult:
 
 def choose_contenders(row: Row, peers: Collection[str] | None) -> list[str]:
     """The row's contenders that are installed and wanted; ours and references always are."""
-    return [
-        name
-        for name in row.contenders
-        if is_installed(name) and (peers is None or name in peers or not find_entry(name).peer)
-    ]
+    return [name for name in row.contenders if is_installed(name) and is_wanted(name, peers)]
 
 
 def limit_rounds(name: str, rounds: int) -> int:

@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 
 @dataclass(frozen=True)
@@ -128,3 +129,9 @@ def find_crossing(
     if low == bottom:
         return low
     return math.inf if high == top else math.sqrt(low * high)
+
+
+def divide(length: int, parts: int) -> list[tuple[int, int]]:
+    """Cut `length` items into consecutive parts whose sizes differ by at most one: first and past-last."""
+    bounds = [length * number // parts for number in range(parts + 1)]
+    return list(pairwise(bounds))

@@ -68,7 +68,8 @@ def describe_verdict(result: RowResult, verdict: Verdict) -> Text:
     if target.against is Against.BEST:
         by = f" ({result.row.contenders[verdict.reference]})" if verdict.reference else ""
         whom = f" of the best peer{by}"
-    wanted = f"{verdict.metric.title}: {bound} {format_value(target.limit, unit)}{whom}"
+    whose = f"{result.row.contenders[target.of]}, " if target.of != OURS else ""
+    wanted = f"{whose}{verdict.metric.title}: {bound} {format_value(target.limit, unit)}{whom}"
     if verdict.value is None:
         return Text(f"  ? not measured  {wanted}", style="yellow")
     got = format_value(verdict.value, unit)
@@ -88,6 +89,8 @@ def format_value(value: float, unit: Unit) -> str:
             return _scale(value, {"M/s": 1e6, "k/s": 1e3, "/s": 1.0})
         case Unit.BYTES:
             return _scale(value, {"GiB": 2.0**30, "MiB": 2.0**20, "KiB": 2.0**10, "B": 1.0})
+        case Unit.BANDWIDTH:
+            return _scale(value, {"GB/s": 1e9, "MB/s": 1e6, "kB/s": 1e3, "B/s": 1.0})
         case Unit.SHARE:
             return f"{value:.3f}"
         case Unit.FACTOR:

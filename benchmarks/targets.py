@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from benchmarks.contenders import OURS, find_entry
+from benchmarks.contenders import find_entry
 from benchmarks.measurement import Against, Metric, RowResult, Target
 from benchmarks.statistics import compute_ratio
 
@@ -18,9 +18,9 @@ class Verdict:
     target : Target
     metric : Metric
     value : float or None
-        Our median, or its ratio to the peer's; None where one of the two is missing.
+        The median, or its ratio to the peer's; None where one of the two is missing.
     reference : str
-        The peer that we were compared with; empty where none was.
+        The contender that it was compared with; empty where none was.
     """
 
     target: Target
@@ -61,7 +61,7 @@ def find_best_peer(result: RowResult, metric: Metric) -> str | None:
 def _judge(result: RowResult, target: Target) -> Verdict:
     metrics = {metric.key: metric for metric in result.row.metrics}
     metric = metrics[target.metric]
-    ours = result.summarize(OURS, metric.key)
+    ours = result.summarize(target.of, metric.key)
     if target.against is Against.NOTHING:
         return Verdict(target, metric, ours.median if ours else None)
     reference: str | None = target.peer

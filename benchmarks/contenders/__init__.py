@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -27,7 +27,7 @@ class Entry:
     package : str
         The import name that must be found, else the contender is left out.
     adapter : str
-        ``module:class`` of the adapter.
+        ``module:class`` of the adapter; empty for a reference that a row measures by itself.
     heavy : bool
         Slow to start and to call: it gets fewer rounds and fewer calls.
     peer : bool
@@ -66,6 +66,8 @@ ENTRIES = {
         "Dask distributed", "distributed", "benchmarks.contenders.dask:DaskContender", heavy=True
     ),
     "parsl": Entry("Parsl", "parsl", "benchmarks.contenders.parsl:ParslContender", heavy=True),
+    "loop": Entry("plain loop", "os", "benchmarks.contenders.loop:LoopContender", peer=False),
+    "memcpy": Entry("memcpy", "os", "", peer=False),
     "bare": Entry(
         "bare processes, no library",
         "os",
@@ -74,13 +76,55 @@ ENTRIES = {
     ),
 }
 
+VARIANTS = {
+    "manyhands-implicit": Entry(
+        "manyhands, without put",
+        OURS,
+        "benchmarks.contenders.manyhands:ImplicitContender",
+        peer=False,
+    ),
+    "manyhands-empty": Entry(
+        "manyhands, mh.empty",
+        OURS,
+        "benchmarks.contenders.manyhands:BornSharedContender",
+        peer=False,
+    ),
+    "manyhands-none": Entry(
+        "manyhands, nothing to send",
+        OURS,
+        "benchmarks.contenders.manyhands:ManyhandsContender",
+        peer=False,
+    ),
+    "pool-segment": Entry(
+        "Pool, shared_memory",
+        "multiprocessing",
+        "benchmarks.contenders.segments:SegmentContender",
+    ),
+    "pool-kept": Entry(
+        "Pool, one kept shared_memory",
+        "multiprocessing",
+        "benchmarks.contenders.segments:KeptSegmentContender",
+    ),
+}
+"""Other ways to use a contender with large values; who is asked for takes part in all of its ways."""
+
 PEERS = tuple(name for name, entry in ENTRIES.items() if entry.peer)
 EVERYONE = (OURS, *PEERS)
 
 
 def find_entry(name: str) -> Entry:
-    """The entry of `name`; a variant such as ``pool-spawn`` has that of its first word."""
-    return ENTRIES[name.partition("-")[0]]
+    """The entry of `name`; a program such as ``pool-spawn`` has that of its first word."""
+    return VARIANTS.get(name) or ENTRIES[name.partition("-")[0]]
+
+
+def is_wanted(name: str, peers: Collection[str] | None) -> bool:
+    """Tell whether `name` is to take part where `peers` are asked for, or None of them in particular.
+
+    Ours and references always are, and a variant is where its library is.
+    """
+    if peers is None or name in peers or not find_entry(name).peer:
+        return True
+    return name in VARIANTS and name.partition("-")[0] in peers
 
 
 def is_installed(name: str) -> bool:
@@ -90,32 +134,33 @@ def is_installed(name: str) -> bool:
     return spec is not None and spec.origin is not None
 
 
-def find_version(name: str) -> str | None:
-    """Version of the contender's package; None for the standard library's and absent ones."""
+def find_version(package: str) -> str | None:
+    """Version of a package; None for the standard library's and absent ones."""
     try:
-        return version(find_entry(name).package)
+        return version(package)
     except PackageNotFoundError:
         return None
 
 
 def make_contender(name: str) -> Contender:
     """Import the adapter of `name` and make one, not yet started."""
-    module, _, class_name = ENTRIES[name].adapter.partition(":")
+    module, _, class_name = find_entry(name).adapter.partition(":")
     return cast("Contender", getattr(import_module(module), class_name)())
 
 
 def list_titles(*names: str) -> dict[str, str]:
     """Titles of these contenders, by name and in this order."""
-    return {name: ENTRIES[name].title for name in names}
+    return {name: find_entry(name).title for name in names}
 
 
 @contextmanager
 def open_contender(name: str, workers: int) -> Iterator[Contender]:
     """Start a contender, warm every worker of it, and close it in the end."""
+    entry = find_entry(name)
     contender = make_contender(name)
     contender.start(workers)
     try:
-        if ENTRIES[name].peer or name == OURS:
+        if entry.peer or entry.package == OURS:
             # Calls that sleep cannot all be taken by the worker that came up first.
             contender.submit_many(pause, [0.05] * (2 * workers))
             contender.submit_many(noop, range(100))

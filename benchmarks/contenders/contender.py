@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 
 class Contender(Protocol):
-    """One library behind the five things that rows time.
+    """One library behind the five things that most rows time.
 
     A contender is made without arguments and used in a process of its own. Everything
     slow that a user does once (imports, starting workers) happens in `start`.
@@ -52,4 +52,44 @@ class Submitter(Contender, Protocol):
 
     def gather(self, handles: list[Any]) -> list[Any]:
         """Wait for the results behind `handles`, in order."""
+        ...
+
+
+@runtime_checkable
+class Sharer(Contender, Protocol):
+    """A contender that has a way to give one large value to many calls."""
+
+    def prepare(self, value: Any) -> Any:
+        """`value` as a user of this way would have made it in the first place; not timed."""
+        ...
+
+    def share(
+        self, function: Callable[[Any, Any], Any], value: Any, arguments: Sequence[Any]
+    ) -> list[Any]:
+        """Give `value` to the workers, gather ``function(value, argument)`` per argument, let go."""
+        ...
+
+
+@runtime_checkable
+class Chainer(Contender, Protocol):
+    """A contender that can pass the result of a call on to the next call."""
+
+    def produce(self, function: Callable[[Any], Any], argument: object) -> Any:
+        """Run one call, wait for its end and return a handle to its result."""
+        ...
+
+    def chain(self, function: Callable[[Any], Any], handle: Any, length: int) -> Any:
+        """Run `function` on what is behind `handle`, then on its own result, `length` times in all.
+
+        Nothing but the last result, which is returned, is waited for.
+        """
+        ...
+
+
+@runtime_checkable
+class Storer(Contender, Protocol):
+    """A contender with a way to give each of many small values to a call of its own."""
+
+    def store_each(self, function: Callable[[Any], Any], values: Sequence[Any]) -> list[Any]:
+        """Store each of `values`, run ``function(value)`` for each, and gather."""
         ...

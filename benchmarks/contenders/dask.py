@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, wait
 
 
 class DaskContender:
@@ -42,6 +42,29 @@ class DaskContender:
     ) -> list[Any]:
         results: list[Any] = self._client.gather(self._client.map(function, arguments, pure=False))
         return results
+
+    def prepare(self, value: Any) -> Any:
+        return value
+
+    def share(
+        self, function: Callable[[Any, Any], Any], value: Any, arguments: Sequence[Any]
+    ) -> list[Any]:
+        # Neither through the scheduler nor with a digest to find equal values by.
+        shared = self._client.scatter(value, broadcast=True, direct=True, hash=False)
+        submit = self._client.submit
+        futures = [submit(function, shared, argument, pure=False) for argument in arguments]
+        results: list[Any] = self._client.gather(futures)
+        return results
+
+    def produce(self, function: Callable[[Any], Any], argument: object) -> Any:
+        future = self._client.submit(function, argument, pure=False)
+        wait(future)
+        return future
+
+    def chain(self, function: Callable[[Any], Any], handle: Any, length: int) -> Any:
+        for _ in range(length):
+            handle = self._client.submit(function, handle, pure=False)
+        return self._client.gather(handle)
 
     def close(self) -> None:
         self._client.close()

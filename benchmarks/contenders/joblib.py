@@ -17,6 +17,7 @@ class JoblibContender:
     """
 
     def start(self, workers: int) -> None:
+        self._workers = workers
         self._map = joblib.Parallel(n_jobs=workers)
         self._single = joblib.Parallel(n_jobs=workers, batch_size=1, pre_dispatch="all")
         # Both share joblib's one reusable set of worker processes.
@@ -40,6 +41,20 @@ class JoblibContender:
     ) -> list[Any]:
         call = joblib.delayed(function)
         results: list[Any] = self._map(call(argument) for argument in arguments)
+        return results
+
+    def prepare(self, value: Any) -> Any:
+        return value
+
+    def share(
+        self, function: Callable[[Any, Any], Any], value: Any, arguments: Sequence[Any]
+    ) -> list[Any]:
+        # A `Parallel` of its own, as its users write it: it makes the memory-mapped file and
+        # removes it. One that is kept open would not look at the array a second time.
+        call = joblib.delayed(function)
+        results: list[Any] = joblib.Parallel(n_jobs=self._workers)(
+            call(value, argument) for argument in arguments
+        )
         return results
 
     def close(self) -> None:

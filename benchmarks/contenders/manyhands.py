@@ -35,5 +35,59 @@ class ManyhandsContender:
     ) -> list[Any]:
         return self._session.map(function, arguments)
 
+    def prepare(self, value: Any) -> Any:
+        return value
+
+    def share(
+        self, function: Callable[[Any, Any], Any], value: Any, arguments: Sequence[Any]
+    ) -> list[Any]:
+        ref = self._session.put(value)
+        return self._submit_shared(function, ref, arguments)
+
+    def _submit_shared(
+        self, function: Callable[[Any, Any], Any], shared: Any, arguments: Sequence[Any]
+    ) -> list[Any]:
+        submit = self._session.submit
+        return mh.gather([submit(function, shared, argument) for argument in arguments])
+
+    def produce(self, function: Callable[[Any], Any], argument: object) -> Any:
+        future = self._session.submit(function, argument)
+        mh.wait([future])
+        return future
+
+    def chain(self, function: Callable[[Any], Any], handle: Any, length: int) -> Any:
+        for _ in range(length):
+            handle = self._session.submit(function, handle)
+        return handle.result()
+
+    def store_each(self, function: Callable[[Any], Any], values: Sequence[Any]) -> list[Any]:
+        put = self._session.put
+        return self.submit_many(function, [put(value) for value in values])
+
     def close(self) -> None:
         self._session.close()
+
+
+class ImplicitContender(ManyhandsContender):
+    """Large values passed to each call as they are, without `put`."""
+
+    def share(
+        self, function: Callable[[Any, Any], Any], value: Any, arguments: Sequence[Any]
+    ) -> list[Any]:
+        return self._submit_shared(function, value, arguments)
+
+
+class BornSharedContender(ImplicitContender):
+    """Arrays made by `mh.empty`, in the program and in calls."""
+
+    def start(self, workers: int) -> None:
+        super().start(workers)
+        self._session.__enter__()  # `mh.empty` is of the session that is open
+
+    def prepare(self, value: Any) -> Any:
+        shared = mh.empty(value.shape, value.dtype)
+        shared[...] = value
+        return shared
+
+    def close(self) -> None:
+        self._session.__exit__(None, None, None)

@@ -34,6 +34,9 @@ class PoolContender:
     ) -> list[Any]:
         return self._pool.map(function, arguments, chunksize)
 
+    def store_each(self, function: Callable[[Any], Any], values: Sequence[Any]) -> list[Any]:
+        return self.submit_many(function, values)  # it has no store: they are pickled
+
     def close(self) -> None:
         self._pool.terminate()
         self._pool.join()

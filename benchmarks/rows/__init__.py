@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-from benchmarks.rows import busy, demo, idle_memory, mapping, round_trip, submission, whole
+from benchmarks.rows import (
+    busy,
+    demo,
+    idle_memory,
+    lasting,
+    mapping,
+    results,
+    round_trip,
+    sharing,
+    storing,
+    submission,
+    whole,
+)
 
-_ALL = (
+_CALLS = (
     round_trip.ROW,
     submission.TEN_THOUSAND,
     submission.MILLION,
@@ -20,5 +32,20 @@ _ALL = (
     demo.ROW,
 )
 
-ROWS = {row.name: row for row in _ALL}
-"""By name."""
+_DATA = (
+    sharing.ARRAY,
+    results.READ,
+    results.CHAIN,
+    storing.ROW,
+    sharing.FRAME,
+    lasting.ROW,
+)
+
+GROUPS = {
+    "calls": {row.name: row for row in _CALLS},
+    "data": {row.name: row for row in _DATA},
+}
+"""Rows by name, by what a run of the benchmarks can ask for."""
+
+ROWS = GROUPS["calls"] | GROUPS["data"]
+"""All of them, by name."""

