@@ -15,9 +15,10 @@ from benchmarks.contenders import OURS, PEERS, is_installed
 from benchmarks.measurement import RowResult, Setting
 from benchmarks.processes import become_subreaper, pin_to_cpus
 from benchmarks.record import describe_machine, describe_results
-from benchmarks.rows import GROUPS
+from benchmarks.rows import GROUPS, OVERALL
 from benchmarks.run import Plan, run_row
-from benchmarks.table import print_row
+from benchmarks.table import describe_overall, print_row
+from benchmarks.targets import OverallVerdict, judge_overall
 
 WORKERS = 2
 
@@ -39,14 +40,28 @@ def main(argv: Sequence[str] | None = None) -> int:
             for name in options.only:
                 results.append(run_row(options.rows[name], plan, status.update))
                 print_row(console, results[-1])
+        overall = _judge_overall(options, results)
+        if overall is not None:
+            console.print(describe_overall(overall))
     except KeyboardInterrupt:
         console.print("Interrupted; the rows before are kept.")
         return 130
     finally:
         if options.json:
-            record = describe_results(machine, plan, results)
+            overall = _judge_overall(options, results)
+            record = describe_results(machine, plan, results, overall)
             options.json.write_text(json.dumps(record, indent=2) + "\n")
     return 0
+
+
+def _judge_overall(
+    options: argparse.Namespace, results: Sequence[RowResult]
+) -> OverallVerdict | None:
+    """The verdict on the group's rows together; None where none of them belongs to it."""
+    overall = OVERALL.get(options.group)
+    if overall is None or not any(result.row.name in overall.rows for result in results):
+        return None
+    return judge_overall(results, overall)
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -71,8 +86,9 @@ def _make_parser() -> argparse.ArgumentParser:
         "group",
         nargs="?",
         choices=list(GROUPS),
-        default="calls",
-        help="which rows: of calls (the default), or of the data that they take and give",
+        default="basics",
+        help="which rows: of what every pool of workers does (the default), of the data that "
+        "calls take and give, or of calls to tasks and actors, Ray's own cases among them",
     )
     parser.add_argument(
         "--only",
@@ -84,6 +100,12 @@ def _make_parser() -> argparse.ArgumentParser:
         type=lambda text: _split(text, peers),
         metavar="NAME[,NAME]",
         help=f"peers to measure, of those installed: {', '.join(peers)}",
+    )
+    parser.add_argument(
+        "--against",
+        type=_parse_checkout,
+        metavar="PATH",
+        help="another checkout of the library, which the row cost-of-unused compares with",
     )
     parser.add_argument("--rounds", type=_parse_count, help="rounds; 5, or 2 with --quick")
     parser.add_argument(
@@ -107,12 +129,20 @@ def _parse_count(text: str) -> int:
     return int(text)
 
 
+def _parse_checkout(text: str) -> str:
+    path = Path(text).resolve()
+    if not (path / "src" / "manyhands" / "__init__.py").is_file():
+        raise argparse.ArgumentTypeError(f"{text!r} is no checkout: it has no src/manyhands")
+    return str(path)
+
+
 def _make_plan(options: argparse.Namespace) -> Plan:
     speed = measure_speed(0.5)
     setting = Setting(
         workers=WORKERS,
         quick=options.quick,
         iterations_per_ms=speed.fit(1e-3),
+        against=options.against or "",
     )
     rounds = options.rounds or (2 if options.quick else 5)
     return Plan(setting, rounds, options.peers, limit=120.0 if options.quick else 600.0)

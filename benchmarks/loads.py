@@ -9,9 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.contenders import find_entry
+from benchmarks.contenders.contender import Step
 from benchmarks.measurement import Setting
+from benchmarks.statistics import compute_median
 
 _MOST_SECONDS = 10.0
+
+_MOST_BLOCKS = 15
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,48 @@ class Load:
             self.check(outcome)
             del outcome  # else the next round runs with this one's memory still held
         return walls
+
+
+def time_step(step: Step, expected: object, setting: Setting) -> float:
+    """Wall seconds of one round of a case: the median over blocks, each long enough to be timed.
+
+    Parameters
+    ----------
+    expected
+        What a round gives, looked at before and after, outside the time; None for what is not
+        looked at.
+    """
+    block, seconds = (0.02, 0.3) if setting.quick else (0.1, 3.0)
+    _check_step(step, expected)
+    times = _fit_block(step, block)
+    walls: list[float] = []
+    end = time.perf_counter() + seconds
+    while not walls or (len(walls) < _MOST_BLOCKS and time.perf_counter() < end):
+        walls.append(_time_block(step, times) / times)
+    _check_step(step, expected)
+    return compute_median(walls)
+
+
+def _check_step(step: Step, expected: object) -> None:
+    found = step()
+    if expected is not None:
+        expect(found, expected)
+
+
+def _fit_block(step: Step, seconds: float) -> int:
+    """How many rounds take about `seconds`; warms up on its way there."""
+    times = 1
+    while (wall := _time_block(step, times)) < seconds:
+        times = max(times + 1, min(times * 10, round(times * seconds / max(wall, 1e-9))))
+    return times
+
+
+def _time_block(step: Step, times: int) -> float:
+    gc.collect()
+    begin = time.perf_counter()
+    for _ in range(times):
+        step()
+    return time.perf_counter() - begin
 
 
 def choose_repeats(contender: str, setting: Setting) -> int:

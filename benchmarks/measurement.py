@@ -68,6 +68,8 @@ class Target:
         Key of the metric that decides who is best, for `Against.BEST`; `metric` if empty.
     of : str
         The contender that must reach it: manyhands, or a variant of it.
+    alternative : Target or None
+        Another target: one of the two is enough.
     """
 
     metric: str
@@ -77,6 +79,27 @@ class Target:
     peer: str = ""
     best_by: str = ""
     of: str = "manyhands"
+    alternative: Target | None = None
+
+
+@dataclass(frozen=True)
+class Overall:
+    """What our figures must reach in the median of several rows, each over one peer's.
+
+    Attributes
+    ----------
+    rows : tuple of str
+    metric : str
+        Key of the metric, which all of them have.
+    limit : float
+        Lower bound on the median of the ratios.
+    peer : str
+    """
+
+    rows: tuple[str, ...]
+    metric: str
+    limit: float
+    peer: str
 
 
 @dataclass(frozen=True)
@@ -92,11 +115,14 @@ class Setting:
     iterations_per_ms : int
         Iterations of `work.spin` that took one millisecond alone, at the run's start:
         all contenders get the same work.
+    against : str
+        Another checkout of the library, for the rows that compare with it; empty for none.
     """
 
     workers: int
     quick: bool
     iterations_per_ms: int
+    against: str = ""
 
 
 @dataclass(frozen=True)

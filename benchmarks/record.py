@@ -15,7 +15,7 @@ from benchmarks.contenders import ENTRIES, OURS, find_version
 from benchmarks.measurement import Metric, RowResult
 from benchmarks.run import Plan
 from benchmarks.statistics import compute_ratio
-from benchmarks.targets import Verdict, find_best_peer, judge_row
+from benchmarks.targets import OverallVerdict, Verdict, find_best_peer, judge_row
 
 _LIBRARIES = ("numpy", "pandas", "pyarrow")
 """What the data rows' values are made of."""
@@ -38,13 +38,17 @@ def describe_machine(cpus: Sequence[int]) -> dict[str, Any]:
 
 
 def describe_results(
-    machine: dict[str, Any], plan: Plan, results: Sequence[RowResult]
+    machine: dict[str, Any],
+    plan: Plan,
+    results: Sequence[RowResult],
+    overall: OverallVerdict | None = None,
 ) -> dict[str, Any]:
     """Everything that was measured, every value of every round included."""
     return {
         "machine": machine,
         "setting": asdict(plan.setting) | {"rounds": plan.rounds},
         "rows": [_describe_row(result) for result in results],
+        "overall": _describe_overall(overall) if overall else None,
     }
 
 
@@ -84,8 +88,22 @@ def _describe_metric(result: RowResult, metric: Metric) -> dict[str, Any]:
     }
 
 
-def _describe_verdict(verdict: Verdict) -> dict[str, Any]:
+def _describe_overall(verdict: OverallVerdict) -> dict[str, Any]:
+    overall = verdict.overall
     return {
+        "metric": overall.metric,
+        "bound": "at least",
+        "limit": overall.limit,
+        "reference": overall.peer,
+        "ratios": {name: _keep_finite(ratio) for name, ratio in verdict.ratios.items()},
+        "missing": [name for name in overall.rows if name not in verdict.ratios],
+        "value": None if verdict.value is None else _keep_finite(verdict.value),
+        "reached": verdict.reached,
+    }
+
+
+def _describe_verdict(verdict: Verdict) -> dict[str, Any]:
+    described: dict[str, Any] = {
         "metric": verdict.target.metric,
         "of": verdict.target.of,
         "bound": "at least" if verdict.target.at_least else "at most",
@@ -95,6 +113,9 @@ def _describe_verdict(verdict: Verdict) -> dict[str, Any]:
         "value": None if verdict.value is None else _keep_finite(verdict.value),
         "reached": verdict.reached,
     }
+    if verdict.alternative is not None:
+        described["alternative"] = _describe_verdict(verdict.alternative)
+    return described
 
 
 def _keep_finite(value: float) -> float | None:

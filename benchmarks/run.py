@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from benchmarks.contenders import find_entry, is_installed, is_wanted
+from benchmarks.contenders import BEFORE, find_entry, is_installed, is_wanted
 from benchmarks.measurement import Row, RowResult, Setting
 from benchmarks.turn import TurnFailedError, take_turn
 
@@ -44,7 +44,7 @@ def run_row(row: Row, plan: Plan, tell: Callable[[str], None]) -> RowResult:
     """
     result = RowResult(row)
     rounds = min(plan.rounds, row.most_rounds or plan.rounds)
-    names = choose_contenders(row, plan.peers)
+    names = choose_contenders(row, plan.peers, plan.setting.against)
     for number in range(rounds):
         for name in rotate(names, number):
             if name in result.failures or number >= limit_rounds(name, rounds):
@@ -59,9 +59,16 @@ def run_row(row: Row, plan: Plan, tell: Callable[[str], None]) -> RowResult:
     return result
 
 
-def choose_contenders(row: Row, peers: Collection[str] | None) -> list[str]:
-    """The row's contenders that are installed and wanted; ours and references always are."""
-    return [name for name in row.contenders if is_installed(name) and is_wanted(name, peers)]
+def choose_contenders(row: Row, peers: Collection[str] | None, against: str = "") -> list[str]:
+    """The row's contenders that are installed and wanted; ours and references always are.
+
+    Parameters
+    ----------
+    against
+        The other checkout of ours, which takes part where there is one.
+    """
+    names = [name for name in row.contenders if is_installed(name) and is_wanted(name, peers)]
+    return names if against else [name for name in names if name != BEFORE]
 
 
 def limit_rounds(name: str, rounds: int) -> int:

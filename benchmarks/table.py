@@ -8,10 +8,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks.contenders import OURS
+from benchmarks.contenders import OURS, find_entry
 from benchmarks.measurement import Against, Metric, RowResult, Unit
 from benchmarks.statistics import compute_ratio
-from benchmarks.targets import Verdict, judge_row
+from benchmarks.targets import OverallVerdict, Verdict, judge_row
 
 
 def print_row(console: Console, result: RowResult) -> None:
@@ -61,21 +61,53 @@ def _add_section(table: Table, result: RowResult, metric: Metric) -> None:
 
 def describe_verdict(result: RowResult, verdict: Verdict) -> Text:
     """One line: the target, the figure, and whether it is reached."""
+    wanted = _describe_wanted(result, verdict)
+    got = _describe_value(verdict)
+    if verdict.alternative is not None:
+        wanted += f", or {_describe_wanted(result, verdict.alternative)}"
+        got = f"{got or '?'} and {_describe_value(verdict.alternative) or '?'}"
+    if verdict.reached is None:
+        return Text(f"  ? not measured  {wanted}", style="yellow")
+    if verdict.reached:
+        return Text(f"  ✓ reached  {wanted}: {got}", style="green")
+    return Text(f"  ✗ missed  {wanted}: {got}", style="red")
+
+
+def describe_overall(verdict: OverallVerdict) -> Text:
+    """One line: what the rows must reach in the median, the figure, and whether it is reached."""
+    overall = verdict.overall
+    wanted = (
+        f"median of {len(overall.rows)} rows: at least {format_value(overall.limit, Unit.FACTOR)} "
+        f"of {find_entry(overall.peer).title}"
+    )
+    if verdict.value is None:
+        return Text(f"? not measured  {wanted}", style="yellow")
+    got = format_value(verdict.value, Unit.FACTOR)
+    if verdict.reached is None:
+        return Text(f"? not all measured  {wanted}: {got} in {len(verdict.ratios)}", style="yellow")
+    if verdict.reached:
+        return Text(f"✓ reached  {wanted}: {got}", style="green")
+    return Text(f"✗ missed  {wanted}: {got}", style="red")
+
+
+def _describe_wanted(result: RowResult, verdict: Verdict) -> str:
     target = verdict.target
     bound = "at least" if target.at_least else "at most"
-    unit = verdict.metric.unit if target.against is Against.NOTHING else Unit.FACTOR
+    unit = _choose_unit(verdict)
     whom = f" of {result.row.contenders[target.peer]}" if target.peer else ""
     if target.against is Against.BEST:
         by = f" ({result.row.contenders[verdict.reference]})" if verdict.reference else ""
         whom = f" of the best peer{by}"
     whose = f"{result.row.contenders[target.of]}, " if target.of != OURS else ""
-    wanted = f"{whose}{verdict.metric.title}: {bound} {format_value(target.limit, unit)}{whom}"
-    if verdict.value is None:
-        return Text(f"  ? not measured  {wanted}", style="yellow")
-    got = format_value(verdict.value, unit)
-    if verdict.reached:
-        return Text(f"  ✓ reached  {wanted}: {got}", style="green")
-    return Text(f"  ✗ missed  {wanted}: {got}", style="red")
+    return f"{whose}{verdict.metric.title}: {bound} {format_value(target.limit, unit)}{whom}"
+
+
+def _describe_value(verdict: Verdict) -> str:
+    return "" if verdict.value is None else format_value(verdict.value, _choose_unit(verdict))
+
+
+def _choose_unit(verdict: Verdict) -> Unit:
+    return verdict.metric.unit if verdict.target.against is Against.NOTHING else Unit.FACTOR
 
 
 def format_value(value: float, unit: Unit) -> str:

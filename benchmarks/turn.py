@@ -15,6 +15,7 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
+from benchmarks.contenders import BEFORE
 from benchmarks.measurement import Reading, Setting
 from benchmarks.processes import stop_descendants
 
@@ -45,7 +46,8 @@ def take_turn(row: str, contender: str, setting: Setting, limit: float) -> Readi
         order = json.dumps({"row": row, "contender": contender, "setting": asdict(setting)})
         command = [sys.executable, "-m", "benchmarks.turn", order, str(answer)]
         try:
-            _run(command, directory, limit)
+            library = Path(setting.against) if contender == BEFORE else _ROOT
+            _run(command, directory, library, limit)
             reading = json.loads(answer.read_text())
         finally:
             left = stop_descendants()
@@ -53,13 +55,13 @@ def take_turn(row: str, contender: str, setting: Setting, limit: float) -> Readi
         return Reading(reading["values"], note)
 
 
-def _run(command: list[str], directory: str, limit: float) -> None:
+def _run(command: list[str], directory: str, library: Path, limit: float) -> None:
     log = Path(directory, "log")
     with log.open("wb") as output:
         turn = subprocess.Popen(
             command,
             cwd=directory,
-            env=_make_environment(directory),
+            env=_make_environment(directory, library),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -78,12 +80,13 @@ def _run(command: list[str], directory: str, limit: float) -> None:
         raise TurnFailedError(f"exit code {code}: {lines[-1]}")
 
 
-def _make_environment(directory: str) -> dict[str, str]:
+def _make_environment(directory: str, library: Path) -> dict[str, str]:
     environment = dict(os.environ)
-    paths = [str(_ROOT), str(_ROOT / "src"), environment.get("PYTHONPATH", "")]
+    # The other checkout's folder would bring its own benchmarks.
+    paths = [str(_ROOT), str(library / "src"), environment.get("PYTHONPATH", "")]
     scripts = str(Path(sys.executable).parent)
     environment.update(
-        # Ours from this tree, whether or not it is installed.
+        # Ours from this tree or the other, whether or not it is installed.
         PYTHONPATH=os.pathsep.join(filter(None, paths)),
         # Parsl starts its workers by the name of a script.
         PATH=os.pathsep.join([scripts, environment.get("PATH", os.defpath)]),

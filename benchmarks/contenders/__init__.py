@@ -14,6 +14,8 @@ from benchmarks.contenders.contender import Contender
 from benchmarks.work import noop, pause
 
 OURS = "manyhands"
+BEFORE = "manyhands-before"
+"""Ours as it is in another checkout, such as that of an earlier commit."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,12 @@ ENTRIES = {
 }
 
 VARIANTS = {
+    BEFORE: Entry(
+        "manyhands of the other checkout",
+        OURS,
+        "benchmarks.contenders.manyhands:ManyhandsContender",
+        peer=False,
+    ),
     "manyhands-implicit": Entry(
         "manyhands, without put",
         OURS,
@@ -106,7 +114,10 @@ VARIANTS = {
         "benchmarks.contenders.segments:KeptSegmentContender",
     ),
 }
-"""Other ways to use a contender with large values; who is asked for takes part in all of its ways."""
+"""Other ways to use a contender; who is asked for takes part in all of its ways.
+
+The other checkout's takes part where one is given.
+"""
 
 PEERS = tuple(name for name, entry in ENTRIES.items() if entry.peer)
 EVERYONE = (OURS, *PEERS)

@@ -3,7 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+Step: TypeAlias = Callable[[], Any]
+"""One round of a case; it gives what tells that all was done."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large a case is.
+
+    Attributes
+    ----------
+    clients : int
+        Clients that call at the same time, and servers that each case of several has.
+    calls : int
+        Calls in a round of a case with one client.
+    many : int
+        Calls of each client in a round of a case with several.
+    refs : int
+        References in the value that has many.
+    elements : int
+        Integers of eight bytes in the large array.
+    depth : int
+        The Fibonacci number that is computed by a tree of calls.
+    patience : float
+        Seconds that are waited for it.
+    """
+
+    clients: int
+    calls: int
+    many: int
+    refs: int
+    elements: int
+    depth: int
+    patience: float
 
 
 class Contender(Protocol):
@@ -92,4 +127,13 @@ class Storer(Contender, Protocol):
 
     def store_each(self, function: Callable[[Any], Any], values: Sequence[Any]) -> list[Any]:
         """Store each of `values`, run ``function(value)`` for each, and gather."""
+        ...
+
+
+@runtime_checkable
+class CasePlayer(Contender, Protocol):
+    """A contender that plays cases of Ray's own microbenchmark."""
+
+    def make_step(self, case: str, scale: Scale) -> Step:
+        """Set up the case of this name and give one round of it."""
         ...

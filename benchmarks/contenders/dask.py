@@ -8,6 +8,9 @@ from typing import Any
 
 from distributed import Client, LocalCluster, wait
 
+from benchmarks.contenders.contender import Scale, Step
+from benchmarks.contenders.dask_cases import CASES
+
 
 class DaskContender:
     """`Client.submit` and `Client.map`, with `pure=False` so that equal calls all run."""
@@ -65,6 +68,9 @@ class DaskContender:
         for _ in range(length):
             handle = self._client.submit(function, handle, pure=False)
         return self._client.gather(handle)
+
+    def make_step(self, case: str, scale: Scale) -> Step:
+        return CASES[case](self._client, scale)
 
     def close(self) -> None:
         self._client.close()

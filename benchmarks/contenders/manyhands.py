@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import manyhands as mh
+from benchmarks.contenders.contender import Scale, Step
 
 
 class ManyhandsContender:
@@ -13,6 +14,7 @@ class ManyhandsContender:
 
     def start(self, workers: int) -> None:
         self._session = mh.Session("local", workers=workers)
+        self._session.__enter__()  # the functions of the package use the session that is open
 
     def round_trip(self, function: Callable[[Any], Any], argument: object) -> object:
         return self._session.submit(function, argument).result()
@@ -64,8 +66,14 @@ class ManyhandsContender:
         put = self._session.put
         return self.submit_many(function, [put(value) for value in values])
 
+    def make_step(self, case: str, scale: Scale) -> Step:
+        # Imported here, as an older manyhands takes part in other rows and has no actors.
+        from benchmarks.contenders.manyhands_cases import CASES
+
+        return CASES[case](scale)
+
     def close(self) -> None:
-        self._session.close()
+        self._session.__exit__(None, None, None)
 
 
 class ImplicitContender(ManyhandsContender):
@@ -80,14 +88,7 @@ class ImplicitContender(ManyhandsContender):
 class BornSharedContender(ImplicitContender):
     """Arrays made by `mh.empty`, in the program and in calls."""
 
-    def start(self, workers: int) -> None:
-        super().start(workers)
-        self._session.__enter__()  # `mh.empty` is of the session that is open
-
     def prepare(self, value: Any) -> Any:
         shared = mh.empty(value.shape, value.dtype)
         shared[...] = value
         return shared
-
-    def close(self) -> None:
-        self._session.__exit__(None, None, None)

@@ -9,6 +9,9 @@ from typing import Any
 import ray
 from ray.util.multiprocessing import Pool
 
+from benchmarks.contenders.contender import Scale, Step
+from benchmarks.contenders.ray_cases import CASES
+
 _STORE_BYTES = 2 * 2**30
 """Room for what the data rows have at one time; it is taken as it is written."""
 
@@ -83,6 +86,9 @@ class RayContender:
 
     def store_each(self, function: Callable[[Any], Any], values: Sequence[Any]) -> list[Any]:
         return self.submit_many(function, [ray.put(value) for value in values])
+
+    def make_step(self, case: str, scale: Scale) -> Step:
+        return CASES[case](scale)
 
     def _close_pool(self) -> None:
         if self._pool is not None:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from benchmarks.rows import (
+    actor_round_trip,
     busy,
     demo,
     idle_memory,
     lasting,
     mapping,
+    nested,
+    ray_perf,
     results,
     round_trip,
     sharing,
     storing,
     submission,
+    unused,
     whole,
 )
 
-_CALLS = (
+_BASICS = (
     round_trip.ROW,
     submission.TEN_THOUSAND,
     submission.MILLION,
@@ -41,11 +45,22 @@ _DATA = (
     lasting.ROW,
 )
 
+_CALLS = (
+    *ray_perf.ROWS,
+    actor_round_trip.ROW,
+    nested.ROW,
+    unused.ROW,
+)
+
 GROUPS = {
-    "calls": {row.name: row for row in _CALLS},
+    "basics": {row.name: row for row in _BASICS},
     "data": {row.name: row for row in _DATA},
+    "calls": {row.name: row for row in _CALLS},
 }
 """Rows by name, by what a run of the benchmarks can ask for."""
 
-ROWS = GROUPS["calls"] | GROUPS["data"]
+ROWS = {name: row for rows in GROUPS.values() for name, row in rows.items()}
 """All of them, by name."""
+
+OVERALL = {"calls": ray_perf.OVERALL}
+"""What rows must reach together, by group."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False  # as `typing` has it, whose import takes 10 ms
 if TYPE_CHECKING:
+    from manyhands.api.actor import ActorClass, ActorHandle, actor, find_actor
     from manyhands.api.calls import as_completed, gather, submit, wait
     from manyhands.api.data import array, empty, get, put, zeros
     from manyhands.api.mapping import imap, imap_unordered, map, starmap
@@ -18,12 +19,18 @@ if TYPE_CHECKING:
     from manyhands.api.task import Task, task
     from manyhands.core.future import Future
     from manyhands.core.refs import Ref
+    from manyhands.core.stream import Stream
     from manyhands.errors import (
+        ActorDiedError,
+        CallInterrupted,
+        CallTimeoutError,
+        DeadlineError,
         DependencyError,
         EngineNotInstalledError,
         InvalidArgumentError,
         ManyhandsError,
         NotCallableError,
+        OutOfMemoryError,
         RemoteError,
         SessionClosedError,
         StoreFullError,
@@ -35,6 +42,7 @@ if TYPE_CHECKING:
         WorkerError,
         WorkerStartError,
     )
+    from manyhands.observe.actors import ActorFact
     from manyhands.observe.memory import MemoryReport
     from manyhands.observe.report import Report
     from manyhands.session import Session, shutdown
@@ -42,6 +50,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "ActorClass",
+    "ActorDiedError",
+    "ActorFact",
+    "ActorHandle",
+    "CallInterrupted",
+    "CallTimeoutError",
+    "DeadlineError",
     "DependencyError",
     "EngineNotInstalledError",
     "Future",
@@ -49,12 +64,14 @@ __all__ = [
     "ManyhandsError",
     "MemoryReport",
     "NotCallableError",
+    "OutOfMemoryError",
     "Ref",
     "RemoteError",
     "Report",
     "Session",
     "SessionClosedError",
     "StoreFullError",
+    "Stream",
     "Task",
     "UnknownEngineError",
     "UnloadableError",
@@ -63,9 +80,11 @@ __all__ = [
     "WorkerDiedError",
     "WorkerError",
     "WorkerStartError",
+    "actor",
     "array",
     "as_completed",
     "empty",
+    "find_actor",
     "gather",
     "get",
     "imap",
@@ -82,6 +101,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "api.actor": ("ActorClass", "ActorHandle", "actor", "find_actor"),
     "api.calls": ("as_completed", "gather", "submit", "wait"),
     "api.data": ("array", "empty", "get", "put", "zeros"),
     "api.mapping": ("imap", "imap_unordered", "map", "starmap"),
@@ -89,6 +109,8 @@ _HOMES = {
     "api.task": ("Task", "task"),
     "core.future": ("Future",),
     "core.refs": ("Ref",),
+    "core.stream": ("Stream",),
+    "observe.actors": ("ActorFact",),
     "observe.memory": ("MemoryReport",),
     "observe.report": ("Report",),
     "session": ("Session", "shutdown"),

@@ -15,9 +15,17 @@ did not raise. Each class is also a built-in error where a caller would expect t
     ├── DependencyError            (RuntimeError)         a call whose input failed; the failure is its cause
     ├── StoreFullError             (MemoryError)          no room in memory and on disk for one more value
     ├── RemoteError                (RuntimeError)         stands in for an exception that could not travel
+    ├── CallTimeoutError           (TimeoutError)         a call that ran longer than its time-out
+    ├── DeadlineError              (TimeoutError)         a map or gather that was not done in time
     └── WorkerError                (RuntimeError)
         ├── WorkerStartError                              workers cannot start, or their initializer failed
-        └── WorkerDiedError                               the worker ended while it ran this call
+        ├── WorkerDiedError                               the worker ended while it ran this call
+        ├── OutOfMemoryError       (MemoryError)          the call was ended for the memory that it took
+        └── ActorDiedError                                the actor has ended, and nothing will answer
+    CallInterrupted                (BaseException)        raised inside a call that is to end
+
+`CallInterrupted` alone is no `Exception`, so that an ``except Exception`` of the user's does not keep a call alive
+that was cancelled or has run out of time.
 """
 
 from __future__ import annotations
@@ -94,6 +102,28 @@ class RemoteError(ManyhandsError, RuntimeError):
     type_name: str = ""
 
 
+class CallTimeoutError(ManyhandsError, TimeoutError):
+    """A call ran longer than its ``timeout``; it was interrupted, or its worker was ended.
+
+    Attributes
+    ----------
+    call : str
+        The call's name.
+    seconds : float
+        How long it had run.
+    stack : str
+        Where it stood: the innermost frame last.
+    """
+
+    call: str = ""
+    seconds: float = 0.0
+    stack: str = ""
+
+
+class DeadlineError(ManyhandsError, TimeoutError):
+    """What had to be done by a deadline was not; the rest of it is cancelled."""
+
+
 class WorkerError(ManyhandsError, RuntimeError):
     """Something is wrong with a worker, not with the call."""
 
@@ -109,6 +139,8 @@ class WorkerDiedError(WorkerError):
     ----------
     call : str
         The call's name.
+    key : int or None
+        The call's number in its session. A call that passes on what it got from another passes on that one's.
     pid : int or None
         The worker's process id.
     signal : int or None
@@ -120,7 +152,45 @@ class WorkerDiedError(WorkerError):
     """
 
     call: str = ""
+    key: int | None = None
     pid: int | None = None
     signal: int | None = None
     exit_code: int | None = None
     stderr: list[str] = []  # noqa: RUF012 - replaced per instance, never changed in place
+
+
+class OutOfMemoryError(WorkerError, MemoryError):
+    """The call was ended because of the memory that it took, before the kernel ended something else.
+
+    Attributes
+    ----------
+    call : str
+        The call's name.
+    used : int
+        Bytes of its own that its worker had.
+    limit : int or None
+        Bytes that the call was allowed; None where the machine was near its end.
+    """
+
+    call: str = ""
+    used: int = 0
+    limit: int | None = None
+
+
+class ActorDiedError(WorkerError):
+    """The actor was stopped, or its worker died and it is not restarted; its calls get this answer.
+
+    Attributes
+    ----------
+    actor : str
+        The actor's class and, where it has one, its name.
+    """
+
+    actor: str = ""
+
+
+class CallInterrupted(BaseException):
+    """Raised inside a running call that was cancelled, or that has run out of time.
+
+    A call may catch it to clean up, and has about a second for that. Then its worker is ended.
+    """

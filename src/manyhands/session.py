@@ -7,43 +7,52 @@ import os
 import threading
 from collections.abc import Sized
 from contextvars import ContextVar
-from functools import partial
 from itertools import count
 from time import monotonic
+from weakref import WeakValueDictionary
 
 from manyhands.core import place
+from manyhands.core.forks import abandon_imports
 from manyhands.core.functions import check_callable, name_callable
-from manyhands.core.handles import (
-    find_handles,
-    get_failure,
-    has_succeeded,
-    peek_error,
-    replace_handles,
+from manyhands.core.handles import find_handles
+from manyhands.core.model import (
+    DEFAULT_OPTIONS,
+    Call,
+    CallOptions,
 )
-from manyhands.core.model import NO_RETRIES, Call, EngineConfig, RetryPolicy, StoreConfig
+from manyhands.core.options import (
+    MAP_OPTIONS,
+    TASK_OPTIONS,
+    check_on_error,
+    check_seconds,
+    make_options,
+    reject_unknown,
+)
 from manyhands.core.refs import Ref
 from manyhands.core.signatures import ListMap, ListStarMap, StreamMap, Submit, typed
+from manyhands.engines.config import check_beginning, make_config
 from manyhands.engines.registry import create_engine
 from manyhands.errors import (
-    DependencyError,
     InvalidArgumentError,
     SessionClosedError,
-    UnsupportedError,
+    WorkerDiedError,
 )
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-    from concurrent.futures import Future as StandardFuture
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
     from typing import Any, Self, TypeVar, Unpack
 
+    from manyhands.core.actors import ActorLife
     from manyhands.core.engine import Engine
     from manyhands.core.future import Future
-    from manyhands.core.lifecycle import Effect, Lifecycle
+    from manyhands.core.ledger import Ledger
     from manyhands.core.mapping import MapRun
-    from manyhands.core.model import Capabilities
+    from manyhands.core.model import ActorPlace, Capabilities
     from manyhands.core.options import RunOptions
+    from manyhands.core.stream import Stream
+    from manyhands.observe.actors import ActorFact
     from manyhands.observe.memory import MemoryReport
     from manyhands.observe.report import Report
 
@@ -56,8 +65,6 @@ ENGINE_VARIABLE = "MANYHANDS_ENGINE"
 _GRACE_SECONDS = 0.5
 """How long workers have, at the end of a session, for what they are at."""
 
-_START_METHODS = ("fork", "spawn")
-
 
 class Session:
     """Workers, and all that is needed to use them; a context manager.
@@ -68,8 +75,9 @@ class Session:
     Parameters
     ----------
     engine
-        "local" (processes of this machine), "threads" or "inline" (the caller itself). Left out: what the
-        environment variable ``MANYHANDS_ENGINE`` says, else "local", and in a worker "inline".
+        "local" (processes of this machine), "threads", "inline" (the caller itself), or "auto": threads where
+        Python has no global lock, else processes. Left out: what the environment variable ``MANYHANDS_ENGINE``
+        says, else "auto". Calls inside calls use the session that those belong to.
     workers
         How many; left out, as many as this process may use cores.
     initializer, initargs
@@ -83,6 +91,19 @@ class Session:
         How much of the disk they may take; left out, nine tenths of what is free. 0 turns it off.
     spill_folder
         The folder for that; left out, that of temporary files.
+    min_workers
+        How many of the workers stay when there is nothing to do for them; the others come when calls wait, and go
+        after an idle second. Left out, all stay.
+    max_calls_per_worker
+        Calls after which a worker is replaced by a fresh one, for code that leaks.
+    pin
+        Whether each worker keeps to a core of its own.
+    gpus
+        Devices that calls may hold: how many, or their names; left out, those that are found.
+    memory
+        How much memory calls may hold together (``memory=`` of a task); left out, what this process may use.
+    resources
+        Whatever else calls may hold, such as ``{"licence": 2}``.
 
     Raises
     ------
@@ -111,55 +132,66 @@ class Session:
         store: str | int | None = None,
         spill: str | int | None = None,
         spill_folder: str | os.PathLike[str] | None = None,
+        min_workers: int | None = None,
+        max_calls_per_worker: int | None = None,
+        pin: bool = False,
+        gpus: int | Iterable[str | int] | None = None,
+        memory: str | int | None = None,
+        resources: Mapping[str, float] | None = None,
     ) -> None:
         self._is_closed = True  # until it is open
-        if initializer is not None:
-            check_callable(initializer)
-        if start_method is not None and start_method not in _START_METHODS:
-            raise InvalidArgumentError(
-                f"start_method={start_method!r}: it is 'fork' or 'spawn', or left out"
-            )
+        check_beginning(initializer, start_method)
         name = engine if engine is not None else _choose_engine()
         if not isinstance(name, str):
             raise InvalidArgumentError(
                 f"engine={engine!r}: it is a name such as 'local', or left out"
             )
         self._engine: Engine = create_engine(name)
-        config = EngineConfig(
-            _check_workers(workers, name), initializer, tuple(initargs), start_method
+        config = make_config(
+            self._engine,
+            workers=workers,
+            initializer=initializer,
+            initargs=tuple(initargs),
+            start_method=start_method,
+            store=(store, spill, spill_folder),
+            min_workers=min_workers,
+            max_calls_per_worker=max_calls_per_worker,
+            pin=pin,
+            gpus=gpus,
+            memory=memory,
+            resources=resources,
         )
-        if (store, spill, spill_folder) != (None, None, None):
-            config.store = self._check_store(store, spill, spill_folder)
         self._workers = config.workers
         self._opened = monotonic()
         self._closed_at: float | None = None
         self._pid = os.getpid()
         self._engine.start(config, self)
-        self._keys = count(1)
-        self._foreign_keys = count(-1, -1)
+        self._keys = count(self._engine.first_key)
         self._futures: dict[int, Future[Any]] = {}
+        self._streams: WeakValueDictionary[int, Stream[Any]] = WeakValueDictionary()
+        self._children: dict[int, set[int]] = {}  # calls of calls, where those run in this process
+        self._calls = 0
+        self._failed = 0
+        self._lock = threading.Lock()  # of the counts
         self._init_accounts()
         self._is_closed = False
         _open_sessions.append(self)
 
     def _init_accounts(self) -> None:
         # Loaded after the engine's start, so that the template process comes up meanwhile.
+        from manyhands.core.actors import Troupe
         from manyhands.core.future import Future
+        from manyhands.core.ledger import Ledger
 
         self._make_future = Future
-        self._lifecycle: Lifecycle | None = None  # until a call has inputs or retries
-        self._lock = threading.RLock()  # of the life cycle and of what belongs to it
-        self._kept: dict[int, Call] = {}  # calls that wait for inputs or may be tried again
-        self._inputs: dict[int, StandardFuture[Any]] = {}  # what calls wait for
-        self._calls = 0
-        self._failed = 0
-        self._retried = 0
+        self._troupe = Troupe()
+        self._ledger: Ledger = Ledger(self._engine, self._futures, Future, self, self._end)
 
     # What users call.
 
     @property
     def workers(self) -> int:
-        """How many workers there are."""
+        """How many there are at most for plain calls."""
         return self._workers
 
     @property
@@ -179,7 +211,7 @@ class Session:
         A future among the arguments, also inside lists, tuples and dicts, stands for its result: the call waits
         for it, and fails with `DependencyError` where it failed.
         """
-        return self.start_call(fn, args, kwargs, NO_RETRIES)
+        return self.start_call(fn, args, kwargs)
 
     @typed(ListMap)
     def map(
@@ -260,7 +292,7 @@ class Session:
             workers=self._workers,
             calls=self._calls,
             failed=self._failed,
-            retried=self._retried,
+            retried=self._ledger.retried,
             deaths=stats.deaths,
             wall_seconds=wall,
             starting_seconds=stats.starting,
@@ -268,6 +300,11 @@ class Session:
             moving_seconds=stats.moving,
             waiting_seconds=max(0.0, (wall - stats.starting) * self._workers - worked),
         )
+
+    def restart_workers(self) -> None:
+        """Have fresh workers for calls to come; those that are at a call end after it."""
+        self._check_open()
+        self._engine.restart_workers()
 
     def close(self, grace: float = _GRACE_SECONDS) -> None:
         """Cancel what has not ended, stop the workers and leave nothing behind; again does nothing.
@@ -291,7 +328,7 @@ class Session:
             for future in list(self._futures.values()):
                 future.withdraw()
             self._futures.clear()
-            self._kept.clear()
+            self._ledger.clear()
 
     def __enter__(self) -> Self:
         self._check_open()
@@ -316,31 +353,171 @@ class Session:
 
     # What maps, tasks and futures call.
 
+    def answer(self, question: str, *args: Any) -> Any:
+        """Answer what is asked of the session, here or by a call in another process."""
+        return getattr(self, f"_answer_{question}")(*args)
+
+    def _answer_restart_workers(self) -> None:
+        self.restart_workers()
+
+    def _answer_stop_actor(self, number: int, kill: bool) -> None:
+        self.stop_actor(number, kill=kill)
+
     def start_call(
         self,
         fn: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        policy: RetryPolicy,
+        options: CallOptions = DEFAULT_OPTIONS,
     ) -> Future[Any]:
-        """Submit one call under a retry policy."""
+        """Submit one call."""
         if self._is_closed or self._pid != os.getpid():
             self._check_open()
         if not callable(fn):
             check_callable(fn)
         key = next(self._keys)
-        name = getattr(fn, "__qualname__", None) or name_callable(fn)
+        name = options.name or getattr(fn, "__qualname__", None) or name_callable(fn)
         future = self._futures[key] = self._make_future(self, key, name)
-        call = Call(key, fn, args, kwargs)
-        inputs = find_handles(args, kwargs)
-        if inputs:
-            call.has_inputs = True
-            inputs = [handle for handle in inputs if type(handle) is not Ref]
-        if inputs or policy.retries:
-            self._admit(call, inputs, policy)
+        parent = self._engine.get_running()
+        if parent:
+            self._children.setdefault(parent, set()).add(key)
+        call = Call(key, fn, args, kwargs, options)
+        handles = find_handles(args, kwargs)
+        if handles:
+            self._submit_with(handles, call)
         else:
-            self._hand_over(call)
+            self._ledger.hand_over(call)
         return future
+
+    def _submit_with(self, handles: list[Any], call: Call) -> None:
+        """Submit a call that has futures or refs among its arguments."""
+        call.has_inputs = True
+        inputs = [handle for handle in handles if type(handle) is not Ref]
+        if inputs:
+            self._ledger.admit(call, inputs)
+        else:
+            self._ledger.hand_over(call)
+
+    def start_stream(
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: CallOptions,
+    ) -> Stream[Any]:
+        """Submit one call whose items are wanted as it yields them; `fn` is a `StreamCall`."""
+        from manyhands.core.stream import Stream
+
+        self._check_open()
+        key = next(self._keys)
+        name = options.name or name_callable(fn)
+        future = self._futures[key] = self._make_future(self, key, name)
+        stream = self._streams[key] = Stream(self, future, options.window)
+        parent = self._engine.get_running()
+        if parent:
+            self._children.setdefault(parent, set()).add(key)
+        self._submit_with(find_handles(args, kwargs), Call(key, fn, args, kwargs, options))
+        return stream
+
+    # Actors.
+
+    def start_actor(
+        self,
+        cls: type[Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        where: ActorPlace,
+        *,
+        methods: dict[str, str],
+        restarts: int,
+        every: int,
+        name: str | None,
+    ) -> ActorLife:
+        """Have an actor made in a worker."""
+        from manyhands.core.acting import ActorMaker
+        from manyhands.core.actors import ActorLife
+
+        self._check_open()
+        number = int.from_bytes(os.urandom(7), "big") | 1
+        life = ActorLife(number, cls.__qualname__, name, methods, restarts)
+        inputs = [handle for handle in find_handles(args, kwargs) if type(handle) is not Ref]
+        for future in inputs:
+            future.result()
+        where.life = life
+        key = self.adopt(life)
+        call = Call(key, ActorMaker(number, cls, every), args, kwargs)
+        call.has_inputs = bool(find_handles(args, kwargs))
+        try:
+            self._engine.start_actor(number, self._ledger.fill_in(call), where)
+        except BaseException:
+            life.stop()  # its name is free
+            raise
+        return life
+
+    def adopt(self, life: ActorLife) -> int:
+        """Enter an actor into the account; the key of the call that makes it."""
+        if life.name is not None and self._troupe.find(life.name) is not None:
+            raise InvalidArgumentError(
+                f"name={life.name!r}: there is an actor of that name; mh.find_actor({life.name!r}) gives it"
+            )
+        key = next(self._keys)
+        self._troupe.add(life, key)
+        return key
+
+    def find_actor(self, name: str) -> tuple[int, str, str | None, dict[str, str]]:
+        """Number, class, name and methods of the actor of this name."""
+        self._check_open()
+        found: tuple[int, str, str | None, dict[str, str]] = self._engine.ask("find_actor", name)
+        return found
+
+    def _answer_find_actor(self, name: str) -> tuple[int, str, str | None, dict[str, str]]:
+        life = self._troupe.find(name)
+        if life is None:
+            known = ", ".join(repr(other.name) for other in self._troupe if other.name) or "none"
+            raise InvalidArgumentError(
+                f"no actor of this session is named {name!r}; there are {known}"
+            )
+        return life.number, life.class_name, life.name, life.methods
+
+    def stop_actor(self, number: int, *, kill: bool) -> None:
+        """End an actor, at once or after its calls."""
+        self._check_open()
+        life = self._troupe.get(number)
+        if life is not None:
+            life.stop()
+        self._engine.stop_actor(number, kill=kill)
+
+    def actors(self) -> list[ActorFact]:
+        """The actors of this session and what is known of each, in the order of their start."""
+        self._check_open()
+        facts: list[ActorFact] = self._engine.ask("actors")
+        return facts
+
+    def _answer_actors(self) -> list[ActorFact]:
+        from manyhands.observe.actors import ActorFact
+
+        return [
+            ActorFact(life.class_name, life.name, life.state.value, life.restarts)
+            for life in self._troupe
+        ]
+
+    def take_actor_end(self, actor: int, error: BaseException) -> None:
+        """The worker of an actor has ended; see `manyhands.core.engine.Sink`."""
+        life = self._troupe.get(actor)
+        if life is None:
+            return
+        if life.end(error, is_final=False):
+            self._engine.restart_actor(actor)
+        elif life.error is not None:
+            self._engine.bury_actor(actor, life.error)
+
+    def _take_making_failure(self, life: ActorLife, error: BaseException, key: int) -> None:
+        """An actor could not be made."""
+        if isinstance(error, WorkerDiedError) and error.key in (None, key):
+            return  # `take_actor_end` says the same
+        life.end(error, is_final=True)
+        if life.error is not None:
+            self._engine.bury_actor(life.number, life.error)
 
     def start_map(
         self,
@@ -348,31 +525,27 @@ class Session:
         inputs: tuple[Iterable[Any], ...],
         *,
         star: bool = False,
-        batch: int | None = None,
-        progress: bool = False,
         on_error: str = "raise",
-        retries: int = 0,
-        retry_on: tuple[type[BaseException], ...] | type[BaseException] = Exception,
-        **unknown: object,
+        **options: Any,
     ) -> MapRun:
         """A map that has checked its arguments and not begun."""
         from manyhands.core.mapping import MapRun
 
         self._check_open()
-        if unknown:
-            raise TypeError(
-                f"a map has no option {', '.join(unknown)}; it has batch, progress, on_error, retries and retry_on. "
-                f"The number of workers is the session's: Session(workers=...)"
-            )
+        reject_unknown(options, MAP_OPTIONS, "a map")
         check_callable(fn)
         for value in inputs:
             if not hasattr(value, "__iter__") and not hasattr(value, "__getitem__"):
                 raise InvalidArgumentError(
                     f"expected something to iterate over, got {value!r} ({type(value).__name__})"
                 )
-        policy = make_policy(retries, retry_on)
+        keep_going = check_on_error(on_error)
+        call_options = make_options(
+            {name: value for name, value in options.items() if name in TASK_OPTIONS}
+        )
+        deadline = check_seconds(options.get("deadline"), "deadline")
         watcher = None
-        if progress:
+        if options.get("progress"):
             from manyhands.observe.progress import ProgressBar
 
             lengths = [len(value) for value in inputs if isinstance(value, Sized)]
@@ -382,45 +555,67 @@ class Session:
             fn,
             inputs,
             star=star,
-            batch=batch,
-            keep_going=check_on_error(on_error),
-            policy=policy,
+            batch=options.get("batch"),
+            keep_going=keep_going,
+            options=call_options,
+            deadline=deadline,
             watcher=watcher,
         )
 
-    def wait_until(self, is_done: Callable[[], bool], timeout: float | None) -> bool:
+    def wait_until(self, is_done: Callable[[], bool], timeout: float | None, key: int = 0) -> bool:
         """Wait until `is_done`, lending this thread to the engine; False where `timeout` seconds passed first."""
         if self._pid != os.getpid():
             self._check_open()
-        return self._engine.wait_until(is_done, timeout)
+        return self._engine.wait_until(is_done, timeout, key)
+
+    def look(self) -> None:
+        """Somebody asks whether a future is done, and does not wait."""
+        self._engine.look()
 
     def attend(self) -> None:
         """Somebody waits by other means than `wait_until`."""
         if not self._is_closed and self._pid == os.getpid():
             self._engine.attend()
 
-    def cancel_call(self, future: Future[Any]) -> bool:
-        """Withdraw the call of `future` if it has not started."""
-        self.cancel_calls([future])
+    def cancel_call(self, future: Future[Any], *, running: bool) -> bool:
+        """Withdraw the call of `future` if it has not started, with `running` also if it has."""
+        self.cancel_calls([future], running=running)
         return future.cancelled()
 
-    def cancel_calls(self, futures: Iterable[Future[Any]], *, kill: bool = False) -> None:
-        """Withdraw the calls of `futures` that have not started; with `kill` also those that run."""
+    def cancel_calls(self, futures: Iterable[Future[Any]], *, running: bool = False) -> None:
+        """Withdraw the calls of `futures` that have not started; with `running` also those that run.
+
+        What waits for them is cancelled with them, and so are the calls that those that ran have made.
+        """
         if self._is_closed or self._pid != os.getpid():
             return
         keys = {future.key for future in futures if future.key in self._futures}
         if not keys:
             return
-        with self._lock:
-            life = self._lifecycle
-            waiting = {key for key in keys if life is not None and life.is_waiting(key)}
-        withdrawn = waiting | self._engine.cancel(keys - waiting, kill=kill)
+        unsent = self._ledger.withdraw_unsent(keys)
+        withdrawn = unsent | self._engine.cancel(keys - unsent, running=running)
         for key in withdrawn:
-            self._end(key, None, None, None)
-            if self._inputs or self._lifecycle:
-                self._carry_out(self._get_lifecycle().cancel, key)
+            self._end(key, None)
+            self._ledger.cancel(key)
+            self.cancel_children(key)
         if withdrawn:
             self._engine.rouse()
+
+    def cancel_children(self, key: int) -> None:
+        """A call that ran in this process came to nothing: so do the calls that it made."""
+        children = self._children.pop(key, None)
+        if children:
+            futures = [self._futures[child] for child in children if child in self._futures]
+            self.cancel_calls(futures, running=True)
+
+    def grant(self, future: Future[Any], items: int) -> None:
+        """So many items of a stream were taken."""
+        if not self._is_closed and self._pid == os.getpid():
+            self._engine.grant(future.key, items)
+
+    def load_item(self, item: Any) -> tuple[Any, BaseException | None]:
+        """An item of a stream."""
+        return self._engine.load(item)
 
     def is_call_running(self, future: Future[Any]) -> bool:
         """Whether a worker is at the call of `future` right now."""
@@ -436,7 +631,7 @@ class Session:
     def count_retry(self) -> None:
         """An item of a map is tried again."""
         with self._lock:
-            self._retried += 1
+            self._ledger.retried += 1
 
     def count_items(self, items: int, failed: int) -> None:
         """Items of a map have ended."""
@@ -451,167 +646,50 @@ class Session:
         with self._lock:
             self._calls += len(results)
         self._make_future.settle_all(self._futures, results, self._engine.load)
-        if self._inputs or self._lifecycle:
+        if self._ledger.is_used:
+            self._ledger.succeed([key for key, _ in results])
+        if self._children:
             for key, _ in results:
-                self._kept.pop(key, None)
-                self._carry_out(self._get_lifecycle().succeed, key)
+                self._children.pop(key, None)
+        if self._troupe:
+            for key, _ in results:
+                life = self._troupe.find_made_by(key)
+                if life is not None:
+                    life.note_made()
 
-    def take_error(self, key: int, error: BaseException) -> None:
-        """A call failed; see `manyhands.core.engine.Sink`."""
-        with self._lock:
-            effects = self._get_lifecycle().fail(key, error)
-        self._perform(effects, {key: error})
-        self._inputs.pop(key, None)
+    def take_failure(self, key: int, error: BaseException, attempt: Any) -> None:
+        """An attempt failed; see `manyhands.core.engine.Sink`."""
+        self.cancel_children(key)
+        life = self._troupe.find_made_by(key)
+        if life is not None:
+            self._take_making_failure(life, error, key)
+            return
+        stream = self._streams.get(key)
+        # What has been yielded cannot be taken back, and another attempt would yield it again.
+        has_begun = stream is not None and stream.has_begun
+        self._ledger.fail(key, error, None if has_begun else attempt)
+
+    def take_item(self, key: int, item: Any) -> None:
+        """A stream goes on; see `manyhands.core.engine.Sink`."""
+        stream = self._streams.get(key)
+        if stream is not None:
+            stream.add(item)
 
     def take_breakdown(self, error: BaseException) -> None:
         """The engine can run nothing any more; see `manyhands.core.engine.Sink`."""
 
-    # Calls with inputs or retries.
-
-    def _get_lifecycle(self) -> Lifecycle:
-        """The account of calls with inputs or retries, begun when the first one needs it."""
-        with self._lock:
-            if self._lifecycle is None:
-                from manyhands.core.lifecycle import Lifecycle
-
-                self._lifecycle = Lifecycle()
-            return self._lifecycle
-
-    def _admit(self, call: Call, inputs: list[StandardFuture[Any]], policy: RetryPolicy) -> None:
-        with self._lock:
-            awaited = {
-                self._name_input(future): future for future in inputs if not has_succeeded(future)
-            }
-            self._inputs.update(awaited)
-            self._kept[call.key] = call
-            effects = self._get_lifecycle().admit(call.key, awaited, policy)
-        self._perform(effects, {})
-        for key, future in awaited.items():
-            # Ours tell us when they end; but one that ended before the account was made has told nobody.
-            if key < 0:
-                future.add_done_callback(partial(self._take_input, key))
-            elif future.done():
-                self._take_input(key, future)
-
-    def _name_input(self, future: StandardFuture[Any]) -> int:
-        """A key for a future that a call waits for: its own, or one for a future that is not this session's."""
-        if isinstance(future, self._make_future) and future.owner is self:
-            return future.key
-        return next(self._foreign_keys)
-
-    def _take_input(self, key: int, future: StandardFuture[Any]) -> None:
-        """An input has ended."""
-        if future.cancelled():
-            self._carry_out(self._get_lifecycle().cancel, key)
-        elif (error := peek_error(future)) is None:
-            self._carry_out(self._get_lifecycle().succeed, key)
-        else:
-            self._carry_out(partial(self._get_lifecycle().fail, error=error), key)
-
-    def _carry_out(self, event: Callable[[int], list[Effect]], key: int) -> None:
-        with self._lock:
-            effects = event(key)
-        self._perform(effects, {})
-        self._inputs.pop(key, None)
-
-    def _perform(self, effects: list[Effect], errors: dict[int, BaseException]) -> None:
-        from manyhands.core.lifecycle import Fail, Submit
-
-        for effect in effects:
-            if isinstance(effect, Submit):
-                call = self._kept.get(effect.key)
-                if call is None:  # the session was closed meanwhile
-                    continue
-                if self._get_lifecycle().get_state(effect.key) is None:
-                    del self._kept[effect.key]
-                if effect.key in errors:
-                    self._retried += 1
-                self._hand_over(call)
-            else:
-                error = (
-                    errors.get(effect.key)
-                    if effect.cause is None
-                    else self._blame(effect.key, effect.cause)
-                )
-                if error is not None:
-                    self._end(effect.key, None, error, None)
-        failed = [effect.key for effect in effects if isinstance(effect, Fail)]
-        for key in failed:
-            self._inputs.pop(key, None)
-        if failed:
-            self._engine.rouse()
-
-    def _blame(self, key: int, cause: int) -> DependencyError:
-        """The error of a call whose input failed."""
-        source = self._inputs.get(cause)
-        name = self._futures[key].name if key in self._futures else str(key)
-        what = repr(source) if source is not None else f"call {cause}"
-        error = DependencyError(
-            f"call {key}, {name}, was not run, because its input failed: {what}"
-        )
-        if source is not None and source.done():
-            error.__cause__ = get_failure(source)
-        return error
-
-    def _hand_over(self, call: Call) -> None:
-        """Give a call to the engine; what keeps it from travelling becomes its error."""
-        try:
-            self._engine.submit(self._fill_in(call) if call.has_inputs else call)
-        except Exception as error:
-            self._perform(self._fail_at_once(call.key), {call.key: error})
-
-    def _fill_in(self, call: Call) -> Call:
-        """The call with results and stored values in the place of futures and refs, or what stands for them."""
-        args = tuple(replace_handles(arg, self._hand_on) for arg in call.args)
-        kwargs = {name: replace_handles(arg, self._hand_on) for name, arg in call.kwargs.items()}
-        return Call(call.key, call.fn, args, kwargs)
-
-    def _hand_on(self, handle: Any) -> Any:
-        if type(handle) is Ref:
-            return self._engine.forward(handle.record)
-        if isinstance(handle, self._make_future) and handle.owner is self:
-            return handle.hand_on(self._engine.forward)
-        return handle.result()
-
-    def _fail_at_once(self, key: int) -> list[Effect]:
-        from manyhands.core.lifecycle import Fail
-
-        with self._lock:
-            effects = self._get_lifecycle().cancel(key)  # another attempt would end the same way
-        return [Fail(key, None), *effects]
-
-    def _end(self, key: int, value: Any, error: BaseException | None, load: Any) -> None:
-        self._kept.pop(key, None)
+    def _end(self, key: int, error: BaseException | None) -> None:
+        """End a call with an error, or as cancelled where there is none."""
         future = self._futures.pop(key, None)
         if future is None:
             return
         if error is None:
             future.withdraw()
         else:
-            self._calls += 1
-            self._failed += 1
-            future.settle(value, error, load)
-
-    def _check_store(
-        self,
-        store: str | int | None,
-        spill: str | int | None,
-        folder: str | os.PathLike[str] | None,
-    ) -> StoreConfig:
-        from manyhands.core.sizes import parse_size
-
-        if not self._engine.capabilities.stores:
-            raise UnsupportedError(
-                f"the engine {self._engine.name!r} has no store to limit, since it copies nothing; store=, spill= and "
-                f"spill_folder= are for the engine 'local'"
-            )
-        if folder is not None and not os.path.isdir(folder):  # noqa: PTH112 - see pyproject.toml on pathlib
-            raise InvalidArgumentError(f"spill_folder={folder!r}: there is no such folder")
-        return StoreConfig(
-            None if store is None else max(1, parse_size(store, "store")),
-            None if spill is None else parse_size(spill, "spill"),
-            None if folder is None else os.path.abspath(folder),  # noqa: PTH100
-        )
+            with self._lock:
+                self._calls += 1
+                self._failed += 1
+            future.settle(None, error, None)
 
     def _check_open(self) -> None:
         if self._pid != os.getpid():
@@ -639,11 +717,14 @@ _default_lock = threading.Lock()
 def get_session() -> Session:
     """The session that the package's functions use: of the innermost ``with`` block, else the default one.
 
-    First counts the block that this thread, or asyncio task, is in; a thread that is in none, such as one that
-    the block started, uses the session whose block was entered last.
+    A call uses the session that it belongs to. Else, first counts the block that this thread, or asyncio task, is in;
+    a thread that is in none, such as one that the block started, uses the session whose block was entered last.
     """
+    here = place.here.get()
+    if here is not None and here.session is not None and not here.session._is_closed:
+        return here.session  # type: ignore[no-any-return]
     for session in (*reversed(_entered.get()), *reversed(_blocks)):
-        if not session._is_closed:
+        if not session._is_closed and session._pid == os.getpid():
             return session
     return _get_default()
 
@@ -679,6 +760,7 @@ def _close_all() -> None:
 def _forget_all() -> None:
     """In a forked child: the sessions are its parent's, and the locks may be held by threads that it has not."""
     global _default, _default_lock
+    abandon_imports()
     _default = None
     _default_lock = threading.Lock()
     _open_sessions.clear()
@@ -689,45 +771,14 @@ atexit.register(_close_all)
 os.register_at_fork(after_in_child=_forget_all)
 
 
-def make_policy(
-    retries: int, retry_on: tuple[type[BaseException], ...] | type[BaseException]
-) -> RetryPolicy:
-    """A checked retry policy."""
-    if not isinstance(retries, int) or isinstance(retries, bool) or retries < 0:
-        raise InvalidArgumentError(
-            f"retries={retries!r}: it is the number of attempts after the first, 0 or more"
-        )
-    kinds = retry_on if isinstance(retry_on, tuple) else (retry_on,)
-    if not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
-        raise InvalidArgumentError(f"retry_on={retry_on!r}: it is a tuple of exception classes")
-    return RetryPolicy(retries, kinds) if retries else NO_RETRIES
-
-
-def check_on_error(on_error: str) -> bool:
-    """Whether errors become results."""
-    if on_error not in ("raise", "return"):
-        raise InvalidArgumentError(f"on_error={on_error!r}: it is 'raise' or 'return'")
-    return on_error == "return"
-
-
-def _check_workers(workers: int | None, engine: str) -> int:
-    from manyhands.engines.local.cpus import count_cpus
-
-    if workers is None:
-        return 1 if engine == "inline" else count_cpus()
-    if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
-        raise InvalidArgumentError(
-            f"workers={workers!r}: it is a number of workers, 1 or more; leave it out for one per core ({count_cpus()})"
-        )
-    return workers
-
-
 def _choose_engine() -> str:
     """The engine of a session that names none.
 
-    A call that uses the package inside a worker must not start workers of its own: the cores are taken.
+    A call that uses the package inside a worker uses the workers that there are: the cores are taken.
     """
-    return "inline" if place.in_worker else os.environ.get(ENGINE_VARIABLE) or "local"
+    if place.in_worker:
+        return "inline" if place.link is None else "nested"
+    return os.environ.get(ENGINE_VARIABLE) or "auto"
 
 
 def _collect(run: MapRun) -> list[Any]:

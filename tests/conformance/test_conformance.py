@@ -14,8 +14,8 @@ ENGINES = {
 
 # What an engine may lack. A case that needs something else is never left out.
 LACKS = {
-    "inline": {"concurrent", "isolates", "parallel", "pickles", "stores"},
-    "threads": {"isolates", "parallel", "pickles", "stores"},
+    "inline": {"concurrent", "interrupts", "isolates", "parallel", "pickles", "stores"},
+    "threads": {"interrupts", "isolates", "parallel", "pickles", "stores"},
     "local": set(),
     "local-spawn": set(),
 }

@@ -30,7 +30,7 @@ def measure_idling(wait: threading.Event, session: mh.Session) -> float:
 
 def await_parking(session: mh.Session) -> None:
     """The background thread looks around for a moment before it sleeps."""
-    driver = session._engine._driver  # type: ignore[attr-defined]
+    driver = session._engine.driver  # type: ignore[attr-defined]
     wait_for(lambda: driver._is_parked, "the background thread sleeps")
 
 

@@ -61,8 +61,11 @@ def test_the_last_line_of_a_dying_worker_arrives(capsys: pytest.CaptureFixture[s
         os._exit(1)
 
     with mh.Session("local", workers=1) as session:
-        assert isinstance(session.submit(fall).exception(LIMIT), mh.WorkerDiedError)
+        once = mh.task(fall, worker_retries=0)
+        assert isinstance(once.submit().exception(LIMIT), mh.WorkerDiedError)
         assert capsys.readouterr().err == "falling\n"
+        assert isinstance(session.submit(fall).exception(LIMIT), mh.WorkerDiedError)
+        assert capsys.readouterr().err == "falling\n" * 2, "of both attempts"
 
 
 def test_lines_of_many_workers_stay_whole(tmp_path: Path) -> None:

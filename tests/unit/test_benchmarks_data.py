@@ -20,8 +20,8 @@ Pss_Shmem:             8 kB
 """
 
 
-def test_without_a_group_the_rows_are_those_of_calls():
-    assert list(parse([]).only) == list(GROUPS["calls"])
+def test_without_a_group_the_rows_are_the_basic_ones():
+    assert list(parse([]).only) == list(GROUPS["basics"])
     assert list(parse(["data"]).only) == list(GROUPS["data"])
     assert parse(["data", "--only", "chain,array", "--quick"]).only == ["chain", "array"]
 
@@ -41,6 +41,7 @@ def test_targets_name_metrics_and_contenders_of_their_row():
             assert target.metric in metrics
             assert target.of in row.contenders
             assert target.peer in {"", *row.contenders}
+            assert target.alternative is None or target.alternative.metric in metrics
         assert all(find_entry(name) for name in row.contenders)
 
 

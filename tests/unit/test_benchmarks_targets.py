@@ -77,6 +77,24 @@ def test_a_variant_of_ours_may_have_a_target_of_its_own():
     )
 
 
+@pytest.mark.parametrize(("ours", "reached"), [([0.9], True), ([1.9], True), ([2.1], False)])
+def test_one_of_two_targets_is_enough(ours, reached):
+    other = Target("time", 0.5, against=Against.PEER, peer="pool")
+    target = Target("time", 1.0, alternative=other)
+    result = make_result(target, manyhands=ours, pool=[4.0])
+    (verdict,) = judge_row(result)
+    assert verdict.reached is reached
+    assert ", or time: at most 0.5x of Pool: " in describe_verdict(result, verdict).plain
+
+
+def test_of_two_targets_the_one_that_was_measured_counts():
+    other = Target("time", 0.5, against=Against.PEER, peer="pool")
+    result = make_result(Target("time", 1.0, alternative=other), manyhands=[0.5])
+    (verdict,) = judge_row(result)
+    assert verdict.reached
+    assert describe_verdict(result, verdict).plain.endswith("500 ms and ?")
+
+
 def test_target_without_comparison():
     assert judge(Target("time", 1.0), manyhands=[0.9]).reached
     assert not judge(Target("time", 1.0), manyhands=[1.1]).reached

@@ -14,14 +14,28 @@ from typing import Any
 import pytest
 
 from manyhands import session as session_module
-from manyhands.core import place
+from manyhands.core import place, timers
+from manyhands.core.acting import ActorMaker
+from manyhands.core.actors import ActorLife
 from manyhands.core.future import Future
+from manyhands.core.generators import StreamCall
 from manyhands.core.handles import find_handles
-from manyhands.core.model import NO_RETRIES, Call, Capabilities, EngineConfig, EngineStats
+from manyhands.core.model import (
+    ActorPlace,
+    Call,
+    CallOptions,
+    Capabilities,
+    EngineConfig,
+    EngineStats,
+    RetryPolicy,
+)
 from manyhands.core.refs import Record, Ref
+from manyhands.core.resources import ONE_CPU, make_need
+from manyhands.core.stream import Stream
 from manyhands.engines.inline import InlineEngine
 from manyhands.engines.threads import ThreadsEngine
 from manyhands.errors import (
+    ActorDiedError,
     DependencyError,
     InvalidArgumentError,
     NotCallableError,
@@ -29,15 +43,17 @@ from manyhands.errors import (
     UnknownEngineError,
     UnpicklableError,
     UnsupportedError,
+    WorkerDiedError,
     WorkerStartError,
 )
-from manyhands.session import Session, check_on_error, get_session, make_policy
+from manyhands.session import Session, get_session
 
 
 class FakeEngine:
     """Keeps calls until the test lets them end."""
 
     capabilities = Capabilities(isolates=False, parallel=False, pickles=False)
+    first_key = 1
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -46,9 +62,15 @@ class FakeEngine:
         self.submitted: list[int] = []
         self.refusal: Exception | None = None
         self.lost: Exception | None = None
-        self.killed: set[int] = set()
+        self.interrupted: set[int] = set()
+        self.parent = 0
+        self.misfit: str | None = None
+        self.granted: list[tuple[int, int]] = []
+        self.actors: list[tuple[Any, ...]] = []
+        self.restarts = 0
         self.closed_with: float | None = None
         self.attended = 0
+        self.looked = 0
         self.measured = EngineStats()
 
     def start(self, config: EngineConfig, sink: Session) -> None:
@@ -61,6 +83,37 @@ class FakeEngine:
         self.calls[call.key] = call
         self.submitted.append(call.key)
 
+    def resubmit(self, key: int, attempt: Call) -> None:
+        assert attempt.key == key
+        self.submit(attempt)
+
+    def explain_misfit(self, call: Call) -> str | None:
+        return self.misfit
+
+    def get_running(self) -> int:
+        return self.parent
+
+    def grant(self, key: int, items: int) -> None:
+        self.granted.append((key, items))
+
+    def start_actor(self, actor: int, call: Call, where: ActorPlace) -> None:
+        self.actors.append(("start", actor, call, where))
+
+    def restart_actor(self, actor: int) -> None:
+        self.actors.append(("restart", actor))
+
+    def bury_actor(self, actor: int, error: BaseException) -> None:
+        self.actors.append(("bury", actor, error))
+
+    def stop_actor(self, actor: int, *, kill: bool) -> None:
+        self.actors.append(("stop", actor, kill))
+
+    def restart_workers(self) -> None:
+        self.restarts += 1
+
+    def ask(self, question: str, *args: Any) -> Any:
+        return self.sink.answer(question, *args)
+
     def load(self, value: Any) -> tuple[Any, BaseException | None]:
         return value, None
 
@@ -69,9 +122,9 @@ class FakeEngine:
             raise self.lost
         return value
 
-    def cancel(self, keys: Iterable[int], *, kill: bool = False) -> set[int]:
-        taken = {key for key in keys if key in self.calls and (kill or key not in self.running)}
-        self.killed |= taken if kill else set()
+    def cancel(self, keys: Iterable[int], *, running: bool = False) -> set[int]:
+        taken = {key for key in keys if key in self.calls and (running or key not in self.running)}
+        self.interrupted |= taken & self.running
         for key in taken:
             del self.calls[key]
         return taken
@@ -79,7 +132,10 @@ class FakeEngine:
     def is_running(self, key: int) -> bool:
         return key in self.running
 
-    def wait_until(self, is_done: Callable[[], bool], timeout: float | None) -> bool:
+    def look(self) -> None:
+        self.looked += 1
+
+    def wait_until(self, is_done: Callable[[], bool], timeout: float | None, key: int = 0) -> bool:
         while not is_done() and self.calls and timeout is None:
             self.work()
         return is_done()
@@ -105,7 +161,7 @@ class FakeEngine:
         try:
             value = call.fn(*call.args, **call.kwargs)
         except Exception as error:
-            self.sink.take_error(key, error)
+            self.sink.take_failure(key, error, call)
         else:
             self.sink.take_results([(key, value)])
 
@@ -141,9 +197,40 @@ def fail(error: BaseException) -> None:
     raise error
 
 
+def retry(retries: int, *retry_on: type[BaseException], backoff: float = 0.0) -> CallOptions:
+    """Options of a call that is tried again, at once unless told otherwise."""
+    return CallOptions(RetryPolicy(retries, retry_on, backoff=backoff))
+
+
+class Later:
+    """What is due in a while, until the test lets the time pass."""
+
+    def __init__(self) -> None:
+        self.delays: list[float] = []
+        self.due: list[Callable[[], object]] = []
+
+    def call_later(self, seconds: float, fn: Callable[[], object]) -> None:
+        self.delays.append(seconds)
+        self.due.append(fn)
+
+    def pass_time(self) -> None:
+        due, self.due = self.due, []
+        for fn in due:
+            fn()
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> Later:
+    later = Later()
+    monkeypatch.setattr(timers, "timers", later)
+    return later
+
+
 def is_empty(session: Session) -> bool:
     """Whether the session remembers nothing of any call."""
-    return not (session._futures or session._kept or session._inputs or session._lifecycle)
+    ledger = session._ledger
+    kept = ledger._kept or ledger._inputs or ledger._delayed or ledger._life
+    return not (session._futures or session._children or kept)
 
 
 # Arguments.
@@ -184,21 +271,78 @@ def test_left_out_the_number_of_workers_is_that_of_cores(monkeypatch: pytest.Mon
     assert Session("inline").workers == 1
 
 
-def test_left_out_the_engine_is_local_or_what_the_environment_says(
+def test_left_out_the_engine_is_chosen_or_what_the_environment_says(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert Session().engine == "local"
+    assert Session().engine == "auto"
     monkeypatch.setenv(session_module.ENGINE_VARIABLE, "elsewhere")
     assert Session().engine == "elsewhere"
     assert Session("fake").engine == "fake"
     monkeypatch.setenv(session_module.ENGINE_VARIABLE, "")
-    assert Session().engine == "local"
+    assert Session().engine == "auto"
 
 
-def test_inside_of_a_worker_calls_run_inline(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inside_of_a_worker_calls_go_to_the_programs_session(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class FakeLink:
+        settings = {"workers": 7}  # noqa: RUF012 - of this test alone
+
     monkeypatch.setattr(place, "in_worker", True)
+    monkeypatch.setattr(place, "link", FakeLink())
+    monkeypatch.setenv(session_module.ENGINE_VARIABLE, "local")
+    session = Session()
+    assert (session.engine, session.workers) == ("nested", 7)
+
+
+def test_inside_of_a_worker_that_cannot_reach_the_program_calls_run_inline(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(place, "in_worker", True)
+    monkeypatch.setattr(place, "link", None)
     monkeypatch.setenv(session_module.ENGINE_VARIABLE, "local")
     assert Session().engine == "inline"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"min_workers": 3}, "min_workers=3.*at most workers=2"),
+        ({"min_workers": -1}, "min_workers=-1"),
+        ({"min_workers": True}, "min_workers=True"),
+        ({"max_calls_per_worker": 0}, "max_calls_per_worker=0"),
+        ({"max_calls_per_worker": 1.5}, "max_calls_per_worker=1.5"),
+        ({"gpus": -1}, "gpus=-1"),
+        ({"gpus": True}, "gpus=True"),
+        ({"gpus": "0,1"}, "gpus='0,1'"),
+        ({"memory": "much"}, "memory='much'"),
+    ],
+)
+def test_amounts_that_cannot_be_meant_are_refused(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=words):
+        Session("fake", workers=2, **options)
+
+
+def test_the_engine_is_told_what_there_is() -> None:
+    session = Session(
+        "fake",
+        workers=3,
+        min_workers=0,
+        max_calls_per_worker=100,
+        pin=True,
+        gpus=2,
+        memory="2 GB",
+        resources={"licence": 1},
+    )
+    config = session._engine.config  # type: ignore[attr-defined]
+    assert (config.min_workers, config.max_calls_per_worker, config.pin) == (0, 100, True)
+    assert (config.gpus, config.memory) == (("0", "1"), 2_000_000_000)
+    assert config.resources == {"licence": 1}
+    plain = Session("fake")._engine.config  # type: ignore[attr-defined]
+    assert (plain.min_workers, plain.max_calls_per_worker, plain.pin) == (None, None, False)
+    assert (plain.gpus, plain.memory, plain.resources) == (None, None, {})
+    named = Session("fake", gpus=iter(["GPU-a", 3]))._engine.config  # type: ignore[attr-defined]
+    assert named.gpus == ("GPU-a", "3")
 
 
 def test_an_engine_that_does_not_start_leaves_no_session(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,39 +365,6 @@ def test_an_unknown_engine_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("retries", "retry_on"),
-    [
-        (-1, Exception),
-        (1.5, Exception),
-        (True, Exception),
-        ("1", Exception),
-        (1, "ValueError"),
-        (1, [ValueError]),
-        (1, (ValueError, int)),
-        (1, ValueError()),
-        (0, 3),
-    ],
-)
-def test_a_policy_that_cannot_be_meant_is_refused(retries: Any, retry_on: Any) -> None:
-    with pytest.raises(InvalidArgumentError, match="retr"):
-        make_policy(retries, retry_on)
-
-
-def test_policies() -> None:
-    assert make_policy(0, (OSError,)) is NO_RETRIES
-    policy = make_policy(2, KeyboardInterrupt)
-    assert (policy.retries, policy.retry_on) == (2, (KeyboardInterrupt,))
-    assert make_policy(1, ()).retry_on == ()
-
-
-def test_what_becomes_of_errors_is_one_of_two() -> None:
-    assert check_on_error("return") is True
-    assert check_on_error("raise") is False
-    with pytest.raises(InvalidArgumentError, match="on_error='ignore'"):
-        check_on_error("ignore")
-
-
-@pytest.mark.parametrize(
     ("arguments", "options", "error", "words"),
     [
         ((3, [1]), {}, NotCallableError, "3"),
@@ -263,6 +374,9 @@ def test_what_becomes_of_errors_is_one_of_two() -> None:
         ((abs, [1]), {"batch": 0}, InvalidArgumentError, "batch="),
         ((abs, [1]), {"retries": -1}, InvalidArgumentError, "retries="),
         ((abs, [1]), {"on_error": "no"}, InvalidArgumentError, "on_error="),
+        ((abs, [1]), {"timeout": 0}, InvalidArgumentError, "timeout="),
+        ((abs, [1]), {"deadline": -1}, InvalidArgumentError, "deadline="),
+        ((abs, [1]), {"gpus": 1.5}, InvalidArgumentError, "gpus="),
         ((abs, [1]), {"workers": 2}, TypeError, "workers"),
     ],
 )
@@ -316,7 +430,7 @@ def test_what_cannot_travel_is_its_futures_error(session: Session, engine: FakeE
 
 def test_what_cannot_travel_is_not_tried_again(session: Session, engine: FakeEngine) -> None:
     engine.refusal = UnpicklableError("argument 0")
-    future = session.start_call(abs, (1,), {}, make_policy(5, Exception))
+    future = session.start_call(abs, (1,), {}, retry(5, Exception))
     assert future.done()
     assert session.report().retried == 0
     assert is_empty(session)
@@ -331,7 +445,7 @@ def test_a_failed_call_is_tried_again(session: Session, engine: FakeEngine) -> N
             raise error
         return "at last"
 
-    future = session.start_call(run, (), {}, make_policy(2, ValueError))
+    future = session.start_call(run, (), {}, retry(2, ValueError))
     engine.work()
     assert not future.done()
     assert future.result() == "at last"
@@ -344,12 +458,62 @@ def test_a_failed_call_is_tried_again(session: Session, engine: FakeEngine) -> N
 def test_the_last_error_is_the_calls(session: Session, engine: FakeEngine) -> None:
     errors = [ValueError("1"), ValueError("2")]
     outcomes = iter(errors)
-    future = session.start_call(lambda: fail(next(outcomes)), (), {}, make_policy(1, ValueError))
+    future = session.start_call(lambda: fail(next(outcomes)), (), {}, retry(1, ValueError))
     engine.work_all()
     assert future.exception() is errors[1]
+    assert errors[1].__notes__ == ["All 2 attempts failed:\n  1. ValueError: 1\n  2. ValueError: 2"]
+    assert not hasattr(errors[0], "__notes__")
     report = session.report()
     assert (report.calls, report.failed, report.retried) == (1, 1, 1)
     assert is_empty(session)
+
+
+def test_a_call_whose_worker_dies_is_tried_once_more_unasked(
+    session: Session, engine: FakeEngine
+) -> None:
+    outcomes = iter([WorkerDiedError("gone"), None])
+
+    def run() -> str:
+        error = next(outcomes)
+        if error is not None:
+            raise error
+        return "at last"
+
+    assert session.submit(run).result() == "at last"
+    assert session.report().retried == 1
+    assert is_empty(session)
+
+
+def test_a_call_that_keeps_killing_workers_is_given_up(
+    session: Session, engine: FakeEngine
+) -> None:
+    future = session.start_call(fail, (WorkerDiedError("gone"),), {}, retry(5, Exception))
+    engine.work_all()
+    error = future.exception()
+    assert isinstance(error, WorkerDiedError)
+    assert "All 2 attempts failed" in error.__notes__[0]
+    assert is_empty(session)
+
+
+def test_a_call_that_can_never_fit_fails_at_once(session: Session, engine: FakeEngine) -> None:
+    engine.misfit = "it needs 9 cpus, and the session has 2"
+    future = session.start_call(abs, (-1,), {}, CallOptions(need=make_need(cpus=9)))
+    assert isinstance(future.exception(), InvalidArgumentError)
+    assert "9 cpus" in str(future.exception())
+    assert engine.submitted == []
+    assert session.start_call(abs, (-1,), {}, CallOptions(need=ONE_CPU)).result() == 1
+    assert is_empty(session)
+
+
+def test_a_call_has_the_name_that_it_was_given(session: Session) -> None:
+    future = session.start_call(abs, (-1,), {}, CallOptions(name="the size"))
+    assert future.name == "the size"
+
+
+def test_the_keys_begin_where_the_engine_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeEngine, "first_key", 7001)
+    session = Session("fake")
+    assert [session.submit(abs, 1).key for _ in range(2)] == [7001, 7002]
 
 
 def test_a_call_is_cancelled_before_it_starts(session: Session, engine: FakeEngine) -> None:
@@ -365,12 +529,100 @@ def test_a_call_is_cancelled_before_it_starts(session: Session, engine: FakeEngi
     assert session.report().calls == 1
 
 
-def test_killing_also_ends_what_runs(session: Session, engine: FakeEngine) -> None:
-    future = session.submit(abs, 1)
-    engine.running.add(future.key)
-    session.cancel_calls([future], kill=True)
-    assert engine.killed == {future.key}
+def test_cancelling_also_ends_what_runs_if_told_so(session: Session, engine: FakeEngine) -> None:
+    one, other = session.submit(abs, 1), session.submit(abs, 2)
+    engine.running |= {one.key, other.key}
+    assert not one.cancel()
+    assert one.cancel(running=True)
+    session.cancel_calls([other], running=True)
+    assert engine.interrupted == {one.key, other.key}
+    assert one.cancelled() and other.cancelled()
+    assert is_empty(session)
+
+
+def test_a_call_between_two_attempts_is_cancelled_and_not_tried_again(
+    session: Session, engine: FakeEngine, later: Later
+) -> None:
+    future = session.start_call(fail, (ValueError("x"),), {}, retry(3, ValueError, backoff=1.0))
+    dependent = session.submit(abs, future)
+    engine.work_all()
+    assert not future.done()
+    assert future.cancel()
+    assert dependent.cancelled()
+    later.pass_time()
+    assert engine.submitted == [1]
+    assert is_empty(session)
+
+
+def test_the_next_attempt_comes_after_its_delay(
+    session: Session, engine: FakeEngine, later: Later
+) -> None:
+    future = session.start_call(fail, (ValueError("x"),), {}, retry(2, ValueError, backoff=1.0))
+    engine.work_all()
+    (delay,) = later.delays
+    assert 0.5 <= delay <= 1.0
+    assert engine.submitted == [1]
+    later.pass_time()
+    engine.work_all()
+    later.pass_time()
+    engine.work_all()
+    assert engine.submitted == [1, 1, 1]
+    assert 1.0 <= later.delays[1] <= 2.0
+    assert isinstance(future.exception(), ValueError)
+    assert is_empty(session)
+
+
+def test_a_session_that_is_closed_tries_nothing_again(
+    session: Session, engine: FakeEngine, later: Later
+) -> None:
+    future = session.start_call(fail, (ValueError("x"),), {}, retry(2, ValueError, backoff=1.0))
+    engine.work_all()
+    session.close()
     assert future.cancelled()
+    later.pass_time()
+    assert engine.submitted == [1]
+
+
+# Calls of calls.
+
+
+def test_calls_of_a_call_that_comes_to_nothing_are_cancelled(
+    session: Session, engine: FakeEngine
+) -> None:
+    outer = session.submit(fail, ValueError("x"))
+    engine.parent = outer.key
+    inner, ran = session.submit(abs, -1), session.submit(abs, -2)
+    engine.parent = inner.key
+    innermost = session.submit(abs, -3)
+    engine.parent = 0
+    other = session.submit(abs, -4)
+    engine.work(ran.key)
+    engine.work(outer.key)
+    assert inner.cancelled() and innermost.cancelled()
+    assert ran.result() == 2
+    assert other.result() == 4
+    assert is_empty(session)
+
+
+def test_calls_of_a_cancelled_call_are_cancelled(session: Session, engine: FakeEngine) -> None:
+    outer = session.submit(abs, -1)
+    engine.parent = outer.key
+    inner = session.submit(abs, -2)
+    engine.running |= {outer.key, inner.key}
+    assert outer.cancel(running=True)
+    assert inner.cancelled()
+    assert engine.interrupted == {outer.key, inner.key}
+    assert is_empty(session)
+
+
+def test_calls_of_a_call_that_ends_well_go_on(session: Session, engine: FakeEngine) -> None:
+    outer = session.submit(abs, -1)
+    engine.parent = outer.key
+    inner = session.submit(abs, -2)
+    engine.parent = 0
+    engine.work(outer.key)
+    assert inner.result() == 2
+    assert is_empty(session)
 
 
 # Calls with inputs.
@@ -462,21 +714,33 @@ def test_a_failed_input_fails_the_call_with_its_error_as_cause(
 
 
 @pytest.mark.parametrize("ended", [True, False], ids=["before", "after"])
-@pytest.mark.parametrize("how", ["error", "cancel"])
-def test_an_input_of_others_that_comes_to_nothing(
-    session: Session, engine: FakeEngine, how: str, ended: bool
+def test_an_input_of_others_that_fails(
+    session: Session, engine: FakeEngine, *, ended: bool
 ) -> None:
     standard: concurrent.futures.Future[int] = concurrent.futures.Future()
-    end = standard.cancel if how == "cancel" else lambda: standard.set_exception(ValueError("x"))
     if ended:
-        end()
+        standard.set_exception(ValueError("x"))
     future = session.submit(abs, standard)
     if not ended:
-        end()
+        standard.set_exception(ValueError("x"))
     error = future.exception()
     assert isinstance(error, DependencyError)
-    expected = concurrent.futures.CancelledError if how == "cancel" else ValueError
-    assert isinstance(error.__cause__, expected)
+    assert isinstance(error.__cause__, ValueError)
+    assert is_empty(session)
+
+
+@pytest.mark.parametrize("ended", [True, False], ids=["before", "after"])
+def test_an_input_of_others_that_is_cancelled(
+    session: Session, engine: FakeEngine, *, ended: bool
+) -> None:
+    standard: concurrent.futures.Future[int] = concurrent.futures.Future()
+    if ended:
+        standard.cancel()
+    future = session.submit(abs, standard)
+    if not ended:
+        standard.cancel()
+    assert future.cancelled()
+    assert engine.submitted == []
     assert is_empty(session)
 
 
@@ -491,13 +755,25 @@ def test_an_input_that_failed_before_fails_the_call_at_once(
     assert is_empty(session)
 
 
-def test_an_input_that_is_cancelled_fails_the_call(session: Session, engine: FakeEngine) -> None:
+def test_a_cancelled_input_cancels_the_call(session: Session, engine: FakeEngine) -> None:
     first = session.submit(abs, -1)
     second = session.submit(abs, first)
+    third = session.submit(abs, [second])
     assert first.cancel()
-    error = second.exception()
-    assert isinstance(error, DependencyError)
-    assert isinstance(error.__cause__, concurrent.futures.CancelledError)
+    assert second.cancelled() and third.cancelled()
+    with pytest.raises(concurrent.futures.CancelledError):
+        third.result()
+    assert is_empty(session)
+    assert session.report().failed == 0
+
+
+def test_an_input_that_was_cancelled_before_cancels_the_call_at_once(
+    session: Session, engine: FakeEngine
+) -> None:
+    first = session.submit(abs, -1)
+    assert first.cancel()
+    second = session.submit(abs, first)
+    assert second.cancelled()
     assert is_empty(session)
 
 
@@ -507,9 +783,9 @@ def test_a_waiting_call_is_cancelled_and_never_sent(session: Session, engine: Fa
     third = session.submit(abs, second)
     assert second.cancel()
     engine.work_all()
-    assert (first.result(), second.cancelled()) == (1, True)
-    assert isinstance(third.exception(), DependencyError)
+    assert (first.result(), second.cancelled(), third.cancelled()) == (1, True, True)
     assert engine.submitted == [1]
+    assert is_empty(session)
 
 
 def test_an_input_is_waited_for_through_its_retries(session: Session, engine: FakeEngine) -> None:
@@ -521,7 +797,7 @@ def test_an_input_is_waited_for_through_its_retries(session: Session, engine: Fa
             raise error
         return -7
 
-    first = session.start_call(run, (), {}, make_policy(1, ValueError))
+    first = session.start_call(run, (), {}, retry(1, ValueError))
     second = session.submit(abs, first)
     assert second.result() == 7
     assert is_empty(session)
@@ -679,7 +955,7 @@ def test_the_innermost_block_counts() -> None:
         with Session("b") as inner:
             assert get_session() is inner
         assert get_session() is outer
-    assert get_session().engine == "local"
+    assert get_session().engine == "auto"
 
 
 def test_a_closed_block_does_not_count() -> None:
@@ -745,6 +1021,17 @@ def test_asyncio_tasks_have_blocks_of_their_own() -> None:
         return await asyncio.gather(*(work(name) for name in "abc"))
 
     assert asyncio.run(main()) == [True] * 3
+
+
+def test_a_call_that_runs_here_uses_the_session_that_it_belongs_to() -> None:
+    with Session("its own") as own, Session("of the block"):
+        token = place.here.set(place.Place(own, 1))
+        try:
+            assert get_session() is own
+            own.close()
+            assert get_session() is not own
+        finally:
+            place.here.reset(token)
 
 
 def test_a_context_that_outlives_its_block_does_not_count() -> None:
@@ -851,7 +1138,8 @@ def test_a_map_with_retries_counts_them(session: Session) -> None:
             raise ValueError(x)
         return x
 
-    assert session.map(fail_once, range(6), batch=3, retries=1) == list(range(6))
+    options: Any = {"batch": 3, "retries": 1, "backoff": 0}
+    assert session.map(fail_once, range(6), **options) == list(range(6))
     report = session.report()
     assert (report.calls, report.failed, report.retried) == (6, 0, 1)
 
@@ -957,7 +1245,7 @@ def test_a_call_with_a_ref_can_be_tried_again(
             raise ValueError("once")
         return value
 
-    future = session.start_call(fail_once, (make_ref(5),), {}, make_policy(2, ValueError))
+    future = session.start_call(fail_once, (make_ref(5),), {}, retry(2, ValueError))
     assert future.result() == 5
     assert tries == [5, 5]
 
@@ -1031,3 +1319,200 @@ def test_engines_that_share_the_programs_memory_store_nothing(
         assert session.memory().values == ()
     assert "stores nothing" in str(session.memory())
     assert ref.get() is value
+
+
+# Streams.
+
+
+def start_stream(session: Session, window: int = 4) -> Stream[Any]:
+    return session.start_stream(StreamCall(range, "numbers"), (3,), {}, CallOptions(window=window))
+
+
+def test_a_stream_gets_what_its_call_yields_until_it_ends(
+    session: Session, engine: FakeEngine
+) -> None:
+    stream = start_stream(session)
+    (key,) = engine.calls
+    session.take_item(key, "a")
+    session.take_item(key, "b")
+    assert (next(stream), next(stream)) == ("a", "b")
+    assert engine.granted == [(key, 2)]
+    session.take_results([(key, 2)])
+    assert list(stream) == []
+    session.take_item(key, "too late, and for nobody")
+    assert is_empty(session)
+
+
+def test_a_streams_failure_is_its_end(session: Session, engine: FakeEngine) -> None:
+    stream = start_stream(session)
+    (key,) = engine.calls
+    session.take_item(key, "a")
+    session.take_failure(key, ValueError("x"), engine.calls[key])
+    assert next(stream) == "a"
+    with pytest.raises(ValueError, match="x"):
+        next(stream)
+    assert list(stream) == []
+    assert is_empty(session)
+
+
+def test_a_stream_that_has_not_yielded_is_tried_again(session: Session, engine: FakeEngine) -> None:
+    stream = start_stream(session)
+    (key,) = engine.calls
+    session.take_failure(key, WorkerDiedError("x"), engine.calls[key])
+    assert engine.submitted == [key, key]
+    session.take_item(key, "a")
+    session.take_failure(key, WorkerDiedError("y"), engine.calls[key])
+    assert engine.submitted == [key, key], "what was yielded cannot be taken back"
+    assert next(stream) == "a"
+    with pytest.raises(WorkerDiedError, match="y"):
+        next(stream)
+
+
+def test_a_stream_that_is_closed_ends_its_call(session: Session, engine: FakeEngine) -> None:
+    stream = start_stream(session)
+    (key,) = engine.calls
+    engine.running.add(key)
+    stream.close()
+    assert engine.interrupted == {key}
+    assert list(stream) == []
+    assert is_empty(session)
+
+
+def test_a_stream_that_nobody_holds_ends_its_call(
+    session: Session, engine: FakeEngine, later: Later
+) -> None:
+    stream = start_stream(session)
+    (key,) = engine.calls
+    engine.running.add(key)
+    del stream
+    gc.collect()
+    assert not engine.interrupted, "it may be dropped amid anything"
+    later.pass_time()
+    assert engine.interrupted == {key}
+    assert is_empty(session)
+
+
+# Actors.
+
+
+class Greeter:
+    pass
+
+
+def start_actor(session: Session, *, name: str | None = None, restarts: int = 0) -> ActorLife:
+    return session.start_actor(
+        Greeter,
+        (),
+        {},
+        ActorPlace(make_need(cpus=0)),
+        methods={"greet": "plain"},
+        restarts=restarts,
+        every=0,
+        name=name,
+    )
+
+
+def list_states(session: Session) -> list[str]:
+    return [fact.state for fact in session.actors()]
+
+
+def test_an_actor_is_started_and_told_of(session: Session, engine: FakeEngine) -> None:
+    life = start_actor(session, name="hello")
+    ((_, number, call, _),) = engine.actors
+    assert number == life.number
+    assert isinstance(call.fn, ActorMaker)
+    assert list_states(session) == ["starting"]
+    session.take_results([(call.key, None)])
+    (fact,) = session.actors()
+    assert (fact.class_name, fact.name, fact.state) == ("Greeter", "hello", "alive")
+    assert session.find_actor("hello") == (number, "Greeter", "hello", {"greet": "plain"})
+
+
+def test_a_name_is_that_of_one_actor(session: Session, engine: FakeEngine) -> None:
+    life = start_actor(session, name="hello")
+    with pytest.raises(InvalidArgumentError, match="there is an actor of that name"):
+        start_actor(session, name="hello")
+    with pytest.raises(InvalidArgumentError, match=r"'nobody'; there are 'hello'"):
+        session.find_actor("nobody")
+    session.stop_actor(life.number, kill=False)
+    assert engine.actors[-1] == ("stop", life.number, False)
+    with pytest.raises(InvalidArgumentError, match="'hello'"):
+        session.find_actor("hello")
+    start_actor(session, name="hello")
+    assert list_states(session) == ["dead", "starting"]
+
+
+def test_an_actor_that_cannot_be_sent_leaves_its_name_free(
+    session: Session, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: Any) -> None:
+        raise UnpicklableError("argument 0")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "start_actor", refuse)
+        with pytest.raises(UnpicklableError):
+            start_actor(session, name="hello")
+    with pytest.raises(InvalidArgumentError, match="'hello'"):
+        session.find_actor("hello")
+    start_actor(session, name="hello")
+
+
+def test_an_actor_is_made_again_as_often_as_allowed(session: Session, engine: FakeEngine) -> None:
+    life = start_actor(session, restarts=1)
+    ((_, number, call, _),) = engine.actors
+    session.take_results([(call.key, None)])
+    session.take_actor_end(number, WorkerDiedError("first"))
+    assert engine.actors[-1] == ("restart", number)
+    assert list_states(session) == ["restarting"]
+    session.take_results([(call.key, None)])
+    assert list_states(session) == ["alive"]
+    session.take_actor_end(number, WorkerDiedError("second"))
+    kind, buried, error = engine.actors[-1]
+    assert (kind, buried) == ("bury", number)
+    assert isinstance(error, ActorDiedError) and "second" in str(error)
+    assert life.error is error
+    assert list_states(session) == ["dead"]
+    session.take_actor_end(number, WorkerDiedError("third"))
+    session.take_actor_end(number + 1, WorkerDiedError("of an actor that is not known"))
+    assert [what for what, *_ in engine.actors].count("restart") == 1
+    assert life.error is error
+
+
+def test_an_actor_that_cannot_be_made_is_dead(session: Session, engine: FakeEngine) -> None:
+    start_actor(session, restarts=3)
+    ((_, number, call, _),) = engine.actors
+    session.take_failure(call.key, ValueError("in __init__"), None)
+    kind, buried, error = engine.actors[-1]
+    assert (kind, buried) == ("bury", number)
+    assert "in __init__" in str(error)
+    assert isinstance(error.__cause__, ValueError)
+    assert list_states(session) == ["dead"]
+
+
+def test_an_actor_whose_worker_dies_while_it_is_made_is_made_again(
+    session: Session, engine: FakeEngine
+) -> None:
+    start_actor(session, restarts=1)
+    ((_, number, call, _),) = engine.actors
+    session.take_failure(call.key, WorkerDiedError("x"), None)
+    session.take_actor_end(number, WorkerDiedError("x"))
+    assert engine.actors[1:] == [("restart", number)]
+
+
+# What else the engine is asked for.
+
+
+def test_workers_are_restarted(session: Session, engine: FakeEngine) -> None:
+    session.restart_workers()
+    session.answer("restart_workers")
+    assert engine.restarts == 2
+    session.close()
+    with pytest.raises(SessionClosedError):
+        session.restart_workers()
+
+
+def test_who_asks_without_waiting_has_the_engine_look(session: Session, engine: FakeEngine) -> None:
+    future = session.submit(abs, 1)
+    before = engine.looked
+    assert not future.done()
+    assert engine.looked > before

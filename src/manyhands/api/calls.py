@@ -6,9 +6,10 @@ from collections import deque
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, ParamSpec, TypeVar, overload
 
+from manyhands.core.options import check_on_error, check_seconds
 from manyhands.core.signatures import Submit, typed
-from manyhands.errors import InvalidArgumentError
-from manyhands.session import check_on_error, get_session
+from manyhands.errors import DeadlineError, InvalidArgumentError
+from manyhands.session import get_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -68,18 +69,30 @@ def submit(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
 
 @overload
 def gather(
-    futures: Iterable[Future[R]], *, on_error: Literal["raise"] = ..., timeout: float | None = ...
+    futures: Iterable[Future[R]],
+    *,
+    on_error: Literal["raise"] = ...,
+    timeout: float | None = ...,
+    deadline: float | None = ...,
 ) -> list[R]: ...
 
 
 @overload
 def gather(
-    futures: Iterable[Future[R]], *, on_error: Literal["return"], timeout: float | None = ...
+    futures: Iterable[Future[R]],
+    *,
+    on_error: Literal["return"],
+    timeout: float | None = ...,
+    deadline: float | None = ...,
 ) -> list[R | BaseException]: ...
 
 
 def gather(
-    futures: Iterable[Future[Any]], *, on_error: str = "raise", timeout: float | None = None
+    futures: Iterable[Future[Any]],
+    *,
+    on_error: str = "raise",
+    timeout: float | None = None,
+    deadline: float | None = None,
 ) -> list[Any]:
     """Wait for all futures; their results in the same order.
 
@@ -90,12 +103,16 @@ def gather(
     on_error : {"raise", "return"}
         Whether an error is raised, the first in the order of `futures`, or stands among the results.
     timeout
-        Seconds for all together.
+        Seconds for all together; what is not done then goes on.
+    deadline
+        The same, and what is not done then is cancelled, also where it runs.
 
     Raises
     ------
     TimeoutError
-        Some are not done; they go on.
+        The `timeout` is over.
+    DeadlineError
+        The `deadline` is.
     Exception
         What a call raised.
 
@@ -106,10 +123,30 @@ def gather(
     [1, 2]
     """
     keeps = check_on_error(on_error)
-    deadline = None if timeout is None else monotonic() + timeout
+    if check_seconds(deadline, "deadline") is None:
+        return _gather(futures, timeout, keeps=keeps)
+    waiting = list(futures)
+    limit = deadline if timeout is None else min(timeout, deadline or timeout)
+    ends_at = monotonic() + (limit or 0.0)
+    try:
+        return _gather(waiting, limit, keeps=keeps)
+    except TimeoutError:
+        late = [future for future in waiting if not future.done()]
+        if not late or limit != deadline or monotonic() < ends_at:  # it may be a call's own
+            raise
+        for future in late:
+            future.cancel(running=True)
+        raise DeadlineError(
+            f"{len(late)} of {len(waiting)} calls were not done after {deadline} s, and are cancelled: {late[0]!r}"
+            + (" and others" if len(late) > 1 else "")
+        ) from None
+
+
+def _gather(futures: Iterable[Future[Any]], timeout: float | None, *, keeps: bool) -> list[Any]:
+    end = None if timeout is None else monotonic() + timeout
     results = []
     for future in futures:
-        left = None if deadline is None else max(0.0, deadline - monotonic())
+        left = None if end is None else max(0.0, end - monotonic())
         error = future.exception(left)
         if error is not None and keeps:
             results.append(error)

@@ -40,19 +40,23 @@ def map(
         Items per batch; left out, it follows the work.
     progress : bool
         Show a progress bar with rate, failures and time left.
-    retries : int
-        Further attempts at an item that failed.
-    retry_on : tuple of exception classes
-        Errors after which another attempt is made; every `Exception` by default.
+    deadline : float, optional
+        Seconds for the whole map. Past them all that is not done is cancelled, also where it runs, and
+        `DeadlineError` is raised.
+    timeout : float, optional
+        Seconds for one item, from its start in a worker; see `manyhands.task`.
+    **options
+        The others of `manyhands.task`: retries and what belongs to them count for each item; cpus, gpus, memory,
+        resources and priority hold for the batches that items travel in.
 
     Raises
     ------
     Exception
-        Whatever `fn` raised, with its remote traceback and the item's index as notes. Batches that have not
-        started are withdrawn.
+        Whatever `fn` raised, with its remote traceback and the item's index as notes. All that is not done is
+        cancelled, also where it runs.
     WorkerDiedError
-        A worker ended while it ran an item. The other items of its batch run again, so an item that had ended
-        in the same batch runs twice.
+        An item has ended its workers more often than `worker_retries` allow. Where a worker dies, the other items of
+        its batch run again, so an item that had ended in the same batch runs twice.
 
     Examples
     --------

@@ -8,6 +8,9 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, overload
 
 from manyhands.core.functions import check_callable, name_callable
+from manyhands.core.generators import StreamCall
+from manyhands.core.model import CallOptions
+from manyhands.core.options import TASK_OPTIONS, make_options, reject_unknown
 from manyhands.core.serialize import is_sent_by_value
 
 if TYPE_CHECKING:
@@ -15,8 +18,9 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from manyhands.core.future import Future
-    from manyhands.core.options import MapOptions
+    from manyhands.core.options import MapOptions, TaskOptions
     from manyhands.core.refs import Ref
+    from manyhands.core.stream import Stream
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -24,7 +28,8 @@ A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C")
 
-RetryOn = tuple[type[BaseException], ...] | type[BaseException]
+STREAM_WINDOW = 16
+"""Items of a stream that may be there and not taken, unless the user says how many."""
 
 
 class Task(Generic[P, R]):
@@ -46,22 +51,14 @@ class Task(Generic[P, R]):
     __qualname__: str
     __wrapped__: Callable[P, R] = None  # type: ignore[assignment]  # set per task; says that this class wraps
 
-    def __init__(
-        self,
-        fn: Callable[P, R],
-        *,
-        retries: int = 0,
-        retry_on: RetryOn = Exception,
-        name: str | None = None,
-    ) -> None:
-        from manyhands.session import make_policy
-
+    def __init__(self, fn: Callable[P, R], **options: Unpack[TaskOptions]) -> None:
         check_callable(fn)
-        make_policy(retries, retry_on)
+        self._call_options = make_options(options)
         self.__name__ = self.__qualname__ = name_callable(fn)  # a partial has no name of its own
         update_wrapper(self, fn)
         self._fn = fn
-        self._options: dict[str, Any] = {"retries": retries, "retry_on": retry_on, "name": name}
+        self._options: dict[str, Any] = dict(options)
+        self._streamer: StreamCall | None = None
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function here, as if it were no task."""
@@ -101,13 +98,51 @@ class Task(Generic[P, R]):
 
     def submit(self, *args: Any, **kwargs: Any) -> Future[R]:
         """Have the task run by a worker of the current session, and return at once; see `manyhands.submit`."""
-        from manyhands.session import get_session, make_policy
+        from manyhands.session import get_session
 
-        policy = make_policy(self._options["retries"], self._options["retry_on"])
-        future: Future[R] = get_session().start_call(self._find_traveller(), args, kwargs, policy)
-        if self._options["name"] is not None:
-            future.name = self._options["name"]
+        future: Future[R] = get_session().start_call(
+            self._find_traveller(), args, kwargs, self._call_options
+        )
         return future
+
+    def stream(self, *args: Any, **kwargs: Any) -> Stream[Any]:
+        """Run the task in a worker and get what it yields, item by item, while it goes on.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            As of `submit`.
+
+        Returns
+        -------
+        Stream
+            An iterator, also an asynchronous one. The generator runs at most 16 items ahead of its consumer.
+
+        Examples
+        --------
+        >>> import manyhands as mh
+        >>> @mh.task
+        ... def estimate(rounds):
+        ...     for step in range(1, rounds + 1):
+        ...         yield step / rounds
+        >>> with estimate.stream(4) as progress:
+        ...     print(next(progress), next(progress))
+        0.25 0.5
+        """
+        from manyhands.session import get_session
+
+        if self._streamer is None:
+            self._streamer = StreamCall(self._find_traveller(), self.__qualname__)
+        o = self._call_options
+        options = CallOptions(
+            o.policy,
+            timeout=o.timeout,
+            priority=o.priority,
+            need=o.need,
+            window=STREAM_WINDOW,
+            name=o.name,
+        )
+        return get_session().start_stream(self._streamer, args, kwargs, options)
 
     @overload
     def map(
@@ -209,34 +244,23 @@ class Task(Generic[P, R]):
         on_error: str = "raise",
         **options: Unpack[MapOptions],
     ) -> Any:
-        """Run the task on every item in parallel; see `manyhands.map`. The task's retries count for each item."""
+        """Run the task on every item in parallel; see `manyhands.map`. The task's options hold for each item."""
         from manyhands.session import get_session
 
-        own = {"retries": self._options["retries"], "retry_on": self._options["retry_on"]}
-        every: Any = {**own, **options}
+        every: Any = {**self._options, **options}
         run: Any = get_session().map
         return run(self._find_traveller(), iterable, *more, on_error=on_error, **every)
 
-    def options(
-        self,
-        *,
-        retries: int | None = None,
-        retry_on: RetryOn | None = None,
-        name: str | None = None,
-    ) -> Task[P, R]:
-        """The same task with other options; those left out stay as they are.
+    def options(self, **options: Unpack[TaskOptions]) -> Task[P, R]:
+        """The same task with other options, as `manyhands.task` has them; those left out stay as they are.
 
         Examples
         --------
         >>> import manyhands as mh
-        >>> mh.task(abs).options(retries=1).submit(-3).result()
+        >>> mh.task(abs).options(retries=1, timeout=60).submit(-3).result()
         3
         """
-        changed = {"retries": retries, "retry_on": retry_on, "name": name}
-        merged = self._options | {
-            option: value for option, value in changed.items() if value is not None
-        }
-        return Task(self._fn, **merged)
+        return Task(self._fn, **{**self._options, **options})
 
     def __get__(self, instance: object, owner: type | None = None) -> Task[..., R]:
         """A task that is a method carries its object along."""
@@ -268,36 +292,48 @@ def _rebuild(fn: Callable[..., Any], options: dict[str, Any]) -> Task[..., Any]:
 
 
 @overload
-def task(
-    fn: Callable[P, R], /, *, retries: int = ..., retry_on: RetryOn = ..., name: str | None = ...
-) -> Task[P, R]: ...
+def task(fn: Callable[P, R], /, **options: Unpack[TaskOptions]) -> Task[P, R]: ...
 
 
 @overload
-def task(
-    *, retries: int = ..., retry_on: RetryOn = ..., name: str | None = ...
-) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+def task(**options: Unpack[TaskOptions]) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 
 
-def task(
-    fn: Callable[..., Any] | None = None,
-    /,
-    *,
-    retries: int = 0,
-    retry_on: RetryOn = Exception,
-    name: str | None = None,
-) -> Any:
+def task(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Make a function a `Task`: a decorator, with or without options, and an ordinary function.
 
     Parameters
     ----------
     fn
-        The function; it stays callable as before.
-    retries
-        Further attempts at a call that failed, or whose worker died.
-    retry_on
-        Exception classes after which another attempt is made; every `Exception` by default.
-    name
+        The function; it stays callable as before. A generator function can be run by `Task.stream`; calls of an
+        ``async def`` function run on an event loop, many at a time.
+    retries : int
+        Further attempts at a call that failed.
+    retry_on : tuple of exception classes, or callable
+        Errors after which another attempt is made, or a function that is given the error and says so; every
+        `Exception` by default.
+    backoff, backoff_cap : float
+        Seconds before the second attempt, 0.1 by default; they double with each further one up to the cap, 30. Chance
+        takes up to half of them off.
+    worker_retries : int
+        Further attempts at a call whose worker died, 1 by default; `retries` has nothing to do with them.
+    timeout : float, optional
+        Seconds that a call may run in a worker. Past them it is interrupted by `CallInterrupted`, and its worker is
+        ended if that does not help within a second; it fails with `CallTimeoutError`, which `retries` cover.
+    priority : int
+        Of calls that wait, those with more go first; 0 by default.
+    cpus : float
+        How many of the session's cpus (one for each worker) a call holds while it runs: 1 by default, also 0, or a
+        fraction.
+    gpus : float
+        Devices that a call holds: a whole number, or a fraction of one that it shares. The call sees them alone, by
+        ``CUDA_VISIBLE_DEVICES`` and its like.
+    memory : str or int, optional
+        What a call takes at most, such as "2GB". It starts when the session has that much left, and is ended with
+        `OutOfMemoryError` if it takes more.
+    resources : dict, optional
+        What a call holds of the session's named resources.
+    name : str, optional
         What errors and reports call it; the function's own name where left out.
 
     Examples
@@ -308,9 +344,10 @@ def task(
     ...     return x * x
     >>> square.map([1, 2, 3])
     [1, 4, 9]
-    >>> mh.task(abs, retries=2).submit(-1).result()
+    >>> mh.task(abs, retries=2, timeout=60).submit(-1).result()
     1
     """
+    reject_unknown(options, TASK_OPTIONS, "a task")
     if fn is None:
-        return lambda function: Task(function, retries=retries, retry_on=retry_on, name=name)
-    return Task(fn, retries=retries, retry_on=retry_on, name=name)
+        return lambda function: Task(function, **options)
+    return Task(fn, **options)

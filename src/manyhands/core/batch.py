@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from itertools import islice, starmap
 from time import perf_counter
 
@@ -96,4 +97,43 @@ class Batch:
                 break
             size = min(_SLICE_ITEMS, size * 2) if now - look < _SLICE_SECONDS else max(1, size // 2)
             look = now
+        _await_futures(values, failures)
+        return values, failures, perf_counter() - begin
+
+
+def _await_futures(values: list[Any], failures: list[tuple[int, bytes]]) -> None:
+    """Where items have returned futures, as calls may, put the futures' results in their places."""
+    module = sys.modules.get("manyhands.core.future")
+    if module is None or module.Future not in set(map(type, values)):
+        return
+    for place, value in enumerate(values):
+        if type(value) is module.Future:
+            try:
+                values[place] = value.result()
+            except Exception as error:
+                failures.append((place, pack_exception(error, skip=1)))
+                values[place] = None
+    failures.sort(key=lambda failure: failure[0])
+
+
+class CoroutineBatch(Batch):
+    """The same for a function that is ``async``: the items run together, on the event loop of the worker."""
+
+    async def __call__(self, *columns: Any) -> BatchResult:  # type: ignore[override]
+        """Run the function over the items; see `Batch`."""
+        import asyncio
+
+        items = columns[0] if self.star else zip(*columns, strict=False)
+        begin = perf_counter()
+        outcomes = await asyncio.gather(*(self.fn(*item) for item in items), return_exceptions=True)
+        values: list[Any] = []
+        failures: list[tuple[int, bytes]] = []
+        for place, outcome in enumerate(outcomes):
+            if isinstance(outcome, Exception):
+                failures.append((place, pack_exception(outcome, skip=1)))
+                values.append(None)
+            elif isinstance(outcome, BaseException):
+                raise outcome
+            else:
+                values.append(outcome)
         return values, failures, perf_counter() - begin

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from manyhands.core.model import Call, Capabilities, EngineConfig, EngineStats, MemoryFacts
+    from manyhands.core.actors import ActorLife
+    from manyhands.core.model import (
+        ActorPlace,
+        Call,
+        Capabilities,
+        EngineConfig,
+        EngineStats,
+        MemoryFacts,
+    )
     from manyhands.core.refs import Ref
 
 
@@ -20,8 +28,33 @@ class Sink(Protocol):
     def take_results(self, results: Sequence[tuple[int, Any]]) -> None:
         """Calls ended well: pairs of a call's key and what `Engine.load` makes the result of."""
 
-    def take_error(self, key: int, error: BaseException) -> None:
-        """A call failed: its own error, or what happened to its worker."""
+    def take_failure(self, key: int, error: BaseException, attempt: Any) -> None:
+        """An attempt at a call failed: its own error, or what happened to its worker.
+
+        `attempt` is what `Engine.resubmit` takes to try the call once more, with the call's `CallOptions` as its
+        attribute ``options``; None where it cannot be tried again.
+        """
+
+    def take_item(self, key: int, item: Any) -> None:
+        """A generator that is run as a stream has yielded; `item` is for `Engine.load`."""
+
+    def take_actor_end(self, actor: int, error: BaseException) -> None:
+        """The worker of an actor has ended; calls to it wait until `restart_actor` or `bury_actor` is called."""
+
+    def adopt(self, life: ActorLife) -> int:
+        """An actor is started by a call that runs elsewhere; the key of the call that makes it.
+
+        Raises
+        ------
+        InvalidArgumentError
+            There is an actor of its name.
+        """
+
+    def answer(self, question: str, *args: Any) -> Any:
+        """Answer what a call that runs elsewhere asks of its session."""
+
+    def cancel_children(self, key: int) -> None:
+        """A call came to nothing: so do the calls that it has made here."""
 
     def take_breakdown(self, error: BaseException) -> None:
         """The engine can run nothing any more; every call that it holds has failed with `error`."""
@@ -37,6 +70,8 @@ class Engine(Protocol):
 
     name: str
     capabilities: Capabilities
+    first_key: int
+    """The key of the session's first call; others follow."""
 
     def start(self, config: EngineConfig, sink: Sink) -> None:
         """Start workers, or begin to: no need to wait until they are up.
@@ -57,6 +92,12 @@ class Engine(Protocol):
         UnpicklableError
             The call cannot travel. The engine has not taken it.
         """
+
+    def resubmit(self, key: int, attempt: Any) -> None:
+        """Try a call once more, with the arguments that it was submitted with; return at once."""
+
+    def explain_misfit(self, call: Call) -> str | None:
+        """Why the call could never run here, for want of resources, in a sentence; None where it can."""
 
     def load(self, value: Any) -> tuple[Any, BaseException | None]:
         """The result behind a value given to `Sink.take_results`, or the error that keeps it from being one."""
@@ -85,15 +126,15 @@ class Engine(Protocol):
     def describe_memory(self) -> MemoryFacts:
         """What is stored."""
 
-    def cancel(self, keys: Iterable[int], *, kill: bool = False) -> set[int]:
+    def cancel(self, keys: Iterable[int], *, running: bool = False) -> set[int]:
         """Give calls back that have not started.
 
         Parameters
         ----------
         keys
             Of calls; unknown ones are ignored.
-        kill
-            Also stop those that run, where the engine can, by the death of their workers.
+        running
+            Also those that run: they are interrupted, and end with their workers where they do not yield.
 
         Returns
         -------
@@ -104,8 +145,48 @@ class Engine(Protocol):
     def is_running(self, key: int) -> bool:
         """Whether a worker is at this call right now."""
 
-    def wait_until(self, is_done: Callable[[], bool], timeout: float | None) -> bool:
+    def ask(self, question: str, *args: Any) -> Any:
+        """Have the question answered by the session that owns the workers: `Sink.answer` of it."""
+
+    def look(self) -> None:
+        """Take in what has come, without waiting, where nothing else does that while a call runs."""
+
+    def get_running(self) -> int:
+        """The key of the call that the caller's thread is at; 0 for none."""
+
+    def grant(self, key: int, items: int) -> None:
+        """The consumer of a stream has taken so many items more, and so many more may come."""
+
+    def start_actor(self, actor: int, call: Call, place: ActorPlace) -> None:
+        """Have a worker for an actor: `call` makes it there, and ends like any call.
+
+        Calls whose options name the actor run there, in the order of their submission, after it is made.
+        """
+
+    def restart_actor(self, actor: int) -> None:
+        """After `Sink.take_actor_end`: make it again, of the state that was kept last where there is one."""
+
+    def bury_actor(self, actor: int, error: BaseException) -> None:
+        """Calls to the actor, those that wait and those to come, fail with `error`."""
+
+    def stop_actor(self, actor: int, *, kill: bool) -> None:
+        """End the actor after the calls that were given to it so far, or at once; there is no `take_actor_end`."""
+
+    def restart_workers(self) -> None:
+        """Have fresh workers for calls to come; those that run calls end after them."""
+
+    def wait_until(self, is_done: Callable[[], bool], timeout: float | None, key: int = 0) -> bool:
         """Wait until `is_done`, lending the caller's thread to the engine where it can use it.
+
+        A call that waits gives its cpus to others meanwhile.
+
+        Parameters
+        ----------
+        is_done
+        timeout
+            Seconds, or None.
+        key
+            That of the only call whose end matters; 0 where any may.
 
         Returns
         -------

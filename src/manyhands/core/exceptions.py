@@ -41,7 +41,12 @@ def pack_exception(error: BaseException, *, skip: int = 0) -> bytes:
 
 def unpack_exception(payload: bytes) -> BaseException:
     """The exception that `pack_exception` packed, with its remote traceback as a note."""
-    (packed, cause, context), suppress, note = loads(payload)
+    return rebuild_exception(loads(payload))
+
+
+def rebuild_exception(unpickled: tuple[Any, ...]) -> BaseException:
+    """The same of what `pack_exception` packed and something else has unpickled."""
+    (packed, cause, context), suppress, note = unpickled
     error = _unpack_one(packed)
     if cause is not None:
         error.__cause__ = _unpack_one(cause)

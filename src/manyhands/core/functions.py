@@ -9,6 +9,7 @@ from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from weakref import WeakValueDictionary
 from weakref import ref as weak
 
+from manyhands.core.acting import ActorMethod
 from manyhands.core.batch import Batch
 from manyhands.core.parcels import get_key, measure
 from manyhands.errors import NotCallableError
@@ -56,18 +57,27 @@ class Function:
         Its pickle.
     seconds : float or None
         Mean time of a call in a worker, followed with a memory of some tens of calls; None before the first.
+    is_async : bool
+        Whether its calls run on an event loop, many at a time.
     """
 
-    __slots__ = ("__weakref__", "key", "name", "payload", "seconds", "table")
+    __slots__ = ("__weakref__", "is_async", "key", "name", "payload", "seconds", "table")
 
     def __init__(
-        self, key: int, name: str, payload: Payload, table: FunctionTable | None = None
+        self,
+        key: int,
+        name: str,
+        payload: Payload,
+        table: FunctionTable | None = None,
+        *,
+        is_async: bool = False,
     ) -> None:
         self.key = key
         self.name = name
         self.payload = payload
         self.seconds: float | None = None
         self.table = table
+        self.is_async = is_async
 
     def __del__(self) -> None:
         if self.table is not None:
@@ -137,14 +147,8 @@ class FunctionTable:
         name = name_callable(fn)
         payload = self._serializer.dump(fn, f"the function {name}")
         version = self._serializer.version
-        content = get_key(payload), version
-        function = self._by_content.get(content)
+        function = self.adopt(name, payload, is_async=is_coroutine_function(fn))
         is_large = not isinstance(payload, bytes)
-        if function is None:
-            function = Function(next(self._keys), name, payload, self)
-            self._by_content[content] = function
-            if not is_large:  # it may come again, as lambdas in loops do
-                self._small.append(function)
         watch = watch_function(fn, self._by_value)
         if watch is not None:
             self._known[id(fn)] = (self._refer_to(fn), function, watch, version)
@@ -154,6 +158,17 @@ class FunctionTable:
                 self._large[id(fn)] = None
                 if len(self._large) > _KEPT_LARGE:
                     self._known.pop(self._large.popitem(last=False)[0], None)
+        return function
+
+    def adopt(self, name: str, payload: Payload, *, is_async: bool) -> Function:
+        """The travelling form of a function that is pickled already; one and the same for the same content."""
+        content = get_key(payload), self._serializer.version
+        function = self._by_content.get(content)
+        if function is None:
+            function = Function(next(self._keys), name, payload, self, is_async=is_async)
+            self._by_content[content] = function
+            if isinstance(payload, bytes):  # it may come again, as lambdas in loops do
+                self._small.append(function)
         return function
 
     def rest(self) -> None:
@@ -180,6 +195,23 @@ def check_callable(fn: object) -> None:
         raise NotCallableError(
             f"expected a function or another callable, got {fn!r} ({type(fn).__name__}).{hint}"
         )
+
+
+def is_coroutine_function(fn: object) -> bool:
+    """Whether calling `fn` gives a coroutine; seen through partials, methods, tasks and streams."""
+    while not isinstance(fn, FunctionType):
+        inner = (
+            getattr(fn, "__func__", None) or getattr(fn, "func", None) or getattr(fn, "fn", None)
+        ) or getattr(fn, "__wrapped__", None)
+        if inner is None or inner is fn:
+            return False
+        fn = inner
+    return bool(fn.__code__.co_flags & _ASYNC_FLAGS)
+
+
+_ASYNC_FLAGS = (
+    0x80 | 0x200
+)  # inspect.CO_COROUTINE and CO_ASYNC_GENERATOR, whose module takes 8 ms to import
 
 
 def name_callable(fn: object) -> str:
@@ -277,7 +309,9 @@ def watch_function(fn: object, by_value: Callable[[str], bool]) -> _Watch | None
             fn, "__self__", None
         )  # a built-in method, such as [].append, carries its object
         return watch if owner is None or isinstance(owner, ModuleType) else None
-    if isinstance(fn, Batch):  # made for one map, which uses the function as it was at its start
+    # A batch is made for one map, which uses the function as it was at its start; and an actor's class is where the
+    # actor is.
+    if isinstance(fn, (Batch, ActorMethod)):
         return watch
     if not isinstance(fn, FunctionType):
         return watch if _is_found_by_name(fn, by_value) else None

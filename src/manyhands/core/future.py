@@ -135,10 +135,13 @@ class Future(_StandardFuture[R]):
 
     def done(self) -> bool:
         """Whether the call has ended: with a result, an error or a cancellation."""
+        if self._state in _DONE:
+            return True
+        self._owner.look()
         return self._state in _DONE
 
     def cancelled(self) -> bool:
-        """Whether the call was withdrawn before it started."""
+        """Whether the call was withdrawn before it had ended."""
         return self._state in (CANCELLED, CANCELLED_AND_NOTIFIED)
 
     def running(self) -> bool:
@@ -147,16 +150,23 @@ class Future(_StandardFuture[R]):
             self._state == PENDING and self._owner.is_call_running(self)
         )
 
-    def cancel(self) -> bool:
-        """Withdraw the call if it has not started.
+    def cancel(self, *, running: bool = False) -> bool:
+        """Withdraw the call if it has not started; what waits for it is withdrawn too.
+
+        Parameters
+        ----------
+        running
+            Also if it has started: it is interrupted by `CallInterrupted`, and its worker is ended where the call does
+            not yield to that within a second. The calls that it has made are cancelled as well.
 
         Returns
         -------
         bool
-            False where it has started or ended. A call that waits in a worker's queue has not started.
+            Whether it is cancelled now: False where it has ended, or has started and `running` is false. A call that
+            waits in a worker's queue has not started.
         """
         if self._state not in _DONE:
-            self._owner.cancel_call(self)
+            self._owner.cancel_call(self, running=running)
         return self.cancelled()
 
     def result(self, timeout: float | None = None) -> R:
@@ -378,8 +388,11 @@ class Future(_StandardFuture[R]):
             if self._load is not None:  # nobody was quicker
                 self._value, self._error, self._load = loaded, error, None
 
+    def _has_ended(self) -> bool:
+        return self._state in _DONE
+
     def _wait(self, timeout: float | None) -> None:
-        if self._state not in _DONE and not self._owner.wait_until(self.done, timeout):
+        if not self._has_ended() and not self._owner.wait_until(self._has_ended, timeout, self.key):
             raise TimeoutError(
                 f"{self!r} has no result after {timeout} s; it goes on, so ask again, or cancel it"
             )

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from itertools import islice
+from random import random
+from time import monotonic
 
-from manyhands.core.batch import Batch
+from manyhands.core.batch import Batch, CoroutineBatch
 from manyhands.core.batching import TARGET_SECONDS, BatchSizer
 from manyhands.core.exceptions import unpack_exception
-from manyhands.core.functions import check_callable, name_callable
-from manyhands.core.model import NO_RETRIES
-from manyhands.errors import InvalidArgumentError, WorkerStartError
+from manyhands.core.functions import check_callable, is_coroutine_function, name_callable
+from manyhands.core.ledger import note_attempts
+from manyhands.core.model import DEFAULT_OPTIONS, CallOptions, RetryPolicy
+from manyhands.errors import DeadlineError, InvalidArgumentError, WorkerDiedError, WorkerStartError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from manyhands.core.future import Future
-    from manyhands.core.model import RetryPolicy
+    from manyhands.core.lifecycle import Attempts
     from manyhands.core.roles import Submitter, Watcher
 
 _BUDGET_SECONDS = 8 * TARGET_SECONDS
@@ -26,6 +29,9 @@ _BUDGET_SECONDS = 8 * TARGET_SECONDS
 _BATCHES_PER_WORKER = 3
 """Batches in flight: one that runs, one that follows, one that the engine can move."""
 
+_COROUTINES_PER_BATCH = 64
+"""Items of an ``async`` function that run together, unless the user says how many: they mostly wait."""
+
 _BUFFERED_PER_WORKER = 8
 """Batches read ahead of the consumer of an ordered stream, those that are done but not yet its turn included."""
 
@@ -33,16 +39,24 @@ _BUFFERED_PER_WORKER = 8
 class _Part:
     """Items that travel together: where they stand in the input, and their values by argument."""
 
-    __slots__ = ("attempts", "columns", "size", "start")
+    __slots__ = ("attempts", "columns", "due", "size", "start")
 
-    def __init__(self, start: int, columns: list[Any], attempts: int = 0) -> None:
+    def __init__(
+        self, start: int, columns: list[Any], attempts: Attempts | None = None, due: float = 0.0
+    ) -> None:
         self.start = start
         self.columns = columns
         self.size = min(len(column) for column in columns)
-        self.attempts = attempts
+        self.attempts = attempts  # of a part that is one item
+        self.due = due  # not to be tried again before that time
 
-    def cut(self, begin: int, end: int, attempts: int = 0) -> _Part:
-        return _Part(self.start + begin, [column[begin:end] for column in self.columns], attempts)
+    def cut(self, begin: int, end: int) -> _Part:
+        return _Part(self.start + begin, [column[begin:end] for column in self.columns])
+
+    def repeat(self, place: int, attempts: Attempts, due: float) -> _Part:
+        """One of the items, to be tried again."""
+        columns = [column[place : place + 1] for column in self.columns]
+        return _Part(self.start + place, columns, attempts, due)
 
 
 class _Failure:
@@ -111,8 +125,10 @@ class MapRun:
         Items per batch; None to let it follow the measured duration of an item.
     keep_going
         Whether an item's error becomes its result.
-    policy
-        Tries of an item.
+    options
+        Of each item; a batch's call has them too, but for retries, which are an item's.
+    deadline
+        Seconds for the whole map, from its first use.
     watcher
         Is told of progress.
     """
@@ -126,7 +142,8 @@ class MapRun:
         star: bool = False,
         batch: int | None = None,
         keep_going: bool = False,
-        policy: RetryPolicy = NO_RETRIES,
+        options: CallOptions = DEFAULT_OPTIONS,
+        deadline: float | None = None,
         watcher: Watcher | None = None,
     ) -> None:
         check_callable(fn)
@@ -138,14 +155,24 @@ class MapRun:
             )
         self._session = session
         self._name = name_callable(fn)
+        policy = options.policy
         keeps = keep_going or policy.retries > 0
-        budget = None if batch is not None else _BUDGET_SECONDS
-        self._batch = Batch(fn, self._name, star=star, keep_going=keeps, budget=budget)
+        # Within its budget a batch begins no item late, so that a time-out for the batch is one for its items.
+        is_timed = options.timeout is not None
+        budget = _BUDGET_SECONDS if batch is None or is_timed else None
+        self._options, self._alone_options = _make_batch_options(options)
+        make: type[Batch] = Batch
+        if is_coroutine_function(fn):
+            make, batch = CoroutineBatch, batch or _COROUTINES_PER_BATCH
+        self._batch = make(fn, self._name, star=star, keep_going=keeps, budget=budget)
         self._source = _Source(inputs)
         self._sizer = BatchSizer(session.workers, batch)
         self._keep_going = keep_going
         self._policy = policy
         self._watcher = watcher
+        self._deadline = deadline
+        self._ends_at: float | None = None
+        self._total = 0
         self._in_place = False
         self._failed = False  # whether a `_Failure` is on its way
         self._waiting: list[_Part] = []
@@ -160,14 +187,16 @@ class MapRun:
         Whoever stops early closes the iterator: what has not started is then withdrawn.
         """
         self._in_place = in_place
+        if self._deadline is not None:
+            self._ends_at = monotonic() + self._deadline
         done: dict[int, list[Any]] = {}
         turn = 0
         try:
             while True:
                 self._launch(len(done) if ordered else 0)
-                if not self._flying:
+                if not self._flying and not self._waiting:
                     break
-                self._session.wait_until(self._has_landed, None)
+                self._session.wait_until(self._has_landed, self._measure_patience())
                 # One at a time: unpickling its results takes long enough for a worker to run dry.
                 done.update(self._land())
                 if ordered:
@@ -181,42 +210,66 @@ class MapRun:
                 else:
                     while done:
                         yield done.popitem()[1]
-        except KeyboardInterrupt:
-            self._session.cancel_calls(self._flying, kill=True)
-            raise
         finally:
-            self._session.cancel_calls(self._flying)
+            self._session.cancel_calls(self._flying, running=True)
             if self._watcher is not None:
                 self._watcher.close()
 
     def _launch(self, buffered: int) -> None:
         """Keep enough batches in flight."""
         workers = self._session.workers
-        # Before anything is known of the items, a worker gets one of them and no more.
-        limit = workers if self._sizer.seconds_per_item is None else _BATCHES_PER_WORKER * workers
-        while len(self._flying) < limit:
-            if self._waiting:
-                part: _Part | None = self._waiting.pop()
-            elif len(self._flying) + buffered >= _BUFFERED_PER_WORKER * workers and self._flying:
-                return
-            else:
+        while len(self._flying) < self._count_places():
+            part = self._take_waiting()
+            if part is None:
+                if len(self._flying) + buffered >= _BUFFERED_PER_WORKER * workers and self._flying:
+                    return
                 part = self._source.take(self._sizer.choose(self._source.count_remaining()))
             if part is None:
                 return
-            future = self._session.start_call(self._batch, tuple(part.columns), {}, NO_RETRIES)
+            options = self._options if part.size > 1 else self._alone_options
+            future = self._session.start_call(self._batch, tuple(part.columns), {}, options)
             self._flying[future] = part
+
+    def _count_places(self) -> int:
+        """How many batches may be in flight."""
+        workers = self._session.workers
+        # Before anything is known of the items, a worker gets one of them and no more.
+        return workers if self._sizer.seconds_per_item is None else _BATCHES_PER_WORKER * workers
+
+    def _take_waiting(self) -> _Part | None:
+        """A part that is to be tried again, if its time has come."""
+        for index in range(len(self._waiting) - 1, -1, -1):
+            if not self._waiting[index].due or self._waiting[index].due <= monotonic():
+                return self._waiting.pop(index)
+        return None
+
+    def _measure_patience(self) -> float | None:
+        """Seconds after which to look up though nothing has landed; None for no matter how long."""
+        # Where all places are taken, what waits has to wait for one of them.
+        is_full = len(self._flying) >= self._count_places()
+        moments = [] if is_full else [part.due for part in self._waiting]
+        if self._ends_at is not None:
+            moments.append(self._ends_at)
+        return max(0.0, min(moments) - monotonic()) if moments else None
 
     def _has_landed(self) -> bool:
         return any(future.done() for future in self._flying)
 
     def _land(self) -> list[tuple[int, list[Any]]]:
-        """The values of a batch that has ended, each list with its place in the input."""
-        future = next(future for future in self._flying if future.done())
+        """The values of a batch that has ended, each list with its place in the input; nothing where none has."""
+        if self._ends_at is not None and monotonic() >= self._ends_at:
+            raise DeadlineError(
+                f"the map of {self._name} was not done after {self._deadline} s: {self._total} items had ended. The "
+                f"rest is cancelled"
+            )
+        future = next((future for future in self._flying if future.done()), None)
+        if future is None:
+            return []
         part = self._flying.pop(future)
         error = future.exception()
         self._session.discount_batch(failed=error is not None)
         if error is not None:
-            return self._recover(part, error)
+            return self._recover(part, error, future.key)
         return self._accept(part, *future.result())
 
     def _accept(
@@ -230,15 +283,15 @@ class MapRun:
         self._count(len(values), 0)
         return [(part.start, values)]
 
-    def _recover(self, part: _Part, error: BaseException) -> list[tuple[int, list[Any]]]:
+    def _recover(self, part: _Part, error: BaseException, key: int) -> list[tuple[int, list[Any]]]:
         """A batch failed as a whole: its worker died, or its results do not travel. Find the item."""
         if isinstance(error, WorkerStartError):  # nothing will run any more
             values = [self._raise_or_keep(part.start + place, error) for place in range(part.size)]
         elif part.size > 1:
             self._waiting += [part.cut(place, place + 1) for place in reversed(range(part.size))]
             return []
-        elif self._is_tried_again(part.attempts, error):
-            self._waiting.append(part.cut(0, 1, part.attempts + 1))
+        elif (again := self._try_again(part, 0, error, key)) is not None:
+            self._waiting.append(again)
             return []
         else:
             values = [self._raise_or_keep(part.start, error)]
@@ -254,14 +307,14 @@ class MapRun:
         failed = 0
         for place, packed in failures:
             error = unpack_exception(packed)
-            attempts = part.attempts if part.size == 1 else 0
-            if not self._is_tried_again(attempts, error):
+            again = self._try_again(part, place, error)
+            if again is None:
                 values[place] = self._raise_or_keep(part.start + place, error)
                 failed += 1
                 continue
             if place > begin:
                 results.append((part.start + begin, values[begin:place]))
-            self._waiting.append(part.cut(place, place + 1, attempts + 1))
+            self._waiting.append(again)
             begin = place + 1
         if begin < len(values):
             results.append((part.start + begin, values[begin:]))
@@ -270,11 +323,28 @@ class MapRun:
         self._count(sum(len(kept) for _, kept in results), failed)
         return results
 
-    def _is_tried_again(self, attempts: int, error: BaseException) -> bool:
-        if attempts >= self._policy.retries or not isinstance(error, self._policy.retry_on):
-            return False
+    def _try_again(
+        self, part: _Part, place: int, error: BaseException, key: int = 0
+    ) -> _Part | None:
+        """One item of a part once more, after an error; None where its attempts are used up.
+
+        `key` is that of the batch's call where that has failed as a whole.
+        """
+        attempts = part.attempts
+        if attempts is None:
+            if not self._policy.retries and not isinstance(error, WorkerDiedError):
+                return None  # most errors are the first and only ones
+            from manyhands.core.lifecycle import Attempts
+
+            attempts = Attempts(self._policy)
+        history = tuple(attempts.errors)
+        delay = attempts.fail(error, random(), key)
+        if delay is None:
+            if history:
+                note_attempts(error, history)
+            return None
         self._session.count_retry()
-        return True
+        return part.repeat(place, attempts, monotonic() + delay if delay else 0.0)
 
     def _raise_or_keep(self, index: int, error: BaseException) -> BaseException | _Failure:
         error.add_note(f"in item {index} of a map of {self._name}")
@@ -288,9 +358,35 @@ class MapRun:
         raise error
 
     def _count(self, items: int, failed: int) -> None:
+        self._total += items
         self._session.count_items(items, failed)
         if self._watcher is not None:
             self._watcher.advance(items, failed)
+
+
+def _make_batch_options(options: CallOptions) -> tuple[CallOptions, CallOptions]:
+    """What the calls of batches are run with: of several items, and of one.
+
+    A batch is tried again by its items, so the engine's account has nothing to do with retries.
+    """
+    if options is DEFAULT_OPTIONS:
+        return _UNTRIED, _UNTRIED
+    timeout = options.timeout
+
+    def make(limit: float | None) -> CallOptions:
+        return CallOptions(
+            _ONE_ATTEMPT,
+            timeout=limit,
+            priority=options.priority,
+            need=options.need,
+            name=options.name,
+        )
+
+    return make(None if timeout is None else timeout + _BUDGET_SECONDS), make(timeout)
+
+
+_ONE_ATTEMPT = RetryPolicy(worker_retries=0)
+_UNTRIED = CallOptions(_ONE_ATTEMPT)
 
 
 def _cut_at_failure(values: list[Any]) -> Generator[list[Any], None, None]:

@@ -36,6 +36,8 @@ class Identities:
     ----------
     dump
         Pickles a value.
+    serial
+        Different for any two that send to the same workers.
 
     Attributes
     ----------
@@ -44,25 +46,32 @@ class Identities:
         a worker may have got other values since.
     """
 
-    def __init__(self, dump: Callable[[Any], Payload]) -> None:
+    def __init__(self, dump: Callable[[Any], Payload], serial: object = None) -> None:
         self._dump = dump
-        self._serial = next(_serials)
+        self._serial = next(_serials) if serial is None else serial
         self._known: dict[int, tuple[object, list[object], int]] = {}
         self._numbers = count()
         self._last: dict[tuple[str, str], object] = {}
         self.version = 0
 
     def name_namespace(self, space: dict[str, Any]) -> str:
-        """The key of a dictionary of globals, the same as long as it lives."""
+        """The key of a dictionary of globals, the same as long as it lives, and that by which it came if it did."""
+        entered = _entered.get(id(space))
+        if entered is not None and _namespaces.get(entered) is space:
+            return entered
         return f"{self._serial}:{space.get('__name__')}:{id(space)}"
 
     def identify_class(self, cls: type) -> object:
-        """A token of a class as it is now."""
-        return self._serial, self.identify(cls)
+        """A token of a class as it is now, or as it came."""
+        return _made.get(cls) or (self._serial, self.identify(cls))
 
     def identify_all(self, key: str, values: dict[str, object]) -> dict[str, object]:
-        """Tokens of the values of globals of the namespace `key`."""
-        tokens = {name: self.identify(value) for name, value in values.items()}
+        """Tokens of the values of globals of the namespace `key`; of those that came, the tokens they came with."""
+        known, came = _tokens.get(key, {}), _arrived.get(key, {})
+        tokens = {
+            name: known[name] if name in came else self.identify(value)
+            for name, value in values.items()
+        }
         for name, token in tokens.items():
             if self._last.setdefault((key, name), token) != token:
                 self._last[key, name] = token
@@ -118,10 +127,15 @@ class Namespace(dict[str, object]):
 
 
 class Values(dict[str, object]):
-    """Stands in a pickle for values of globals, of which a worker takes those that are new to it."""
+    """Stands in a pickle for values of globals, of which a worker takes those that are new to it.
+
+    What came to this process by value is sent on as it came: what an initializer or a call has made of it since is
+    this process's own.
+    """
 
     def __init__(self, key: str, values: dict[str, object], identities: Identities) -> None:
-        super().__init__(values)
+        came = _arrived.get(key, {})
+        super().__init__({name: came.get(name, value) for name, value in values.items()})
         self.key = key
         self.tokens = identities.identify_all(key, values)
 
@@ -130,12 +144,16 @@ class Values(dict[str, object]):
 
 
 _namespaces: dict[str, dict[str, object]] = {}
+_entered: dict[int, str] = {}  # their keys, by identity
 _tokens: dict[str, dict[str, object]] = {}
+_arrived: dict[str, dict[str, object]] = {}  # values as they came
 
 
 def enter_namespace(key: str, attributes: dict[str, object]) -> dict[str, object]:
     """In a worker: the dictionary of globals `key`, made with `attributes` at the first use."""
-    return _namespaces.setdefault(key, attributes)
+    space = _namespaces.setdefault(key, attributes)
+    _entered[id(space)] = key
+    return space
 
 
 def select_new(key: str, values: dict[str, object], tokens: dict[str, object]) -> dict[str, object]:
@@ -143,6 +161,7 @@ def select_new(key: str, values: dict[str, object], tokens: dict[str, object]) -
     known = _tokens.setdefault(key, {})
     new = {name: value for name, value in values.items() if known.get(name, known) != tokens[name]}
     known.update(tokens)
+    _arrived.setdefault(key, {}).update(new)
     return new
 
 

@@ -11,16 +11,20 @@ from manyhands.errors import InvalidArgumentError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 
 class ObjectStore:
-    """What an engine does about stored values that has no memory to share and nothing to copy.
+    """What an engine does about values that has no memory to share and nothing to copy.
 
     In a worker of another session, values go to that session's store, so that a call can return their refs.
     """
 
     _numbers = count(1)
+
+    def load(self, value: Any) -> tuple[Any, BaseException | None]:
+        return value, None
 
     def put(self, value: Any, *, writable: bool, copy: bool) -> Ref[Any]:
         if writable and copy:
@@ -63,3 +67,34 @@ class _ObjectKeeper:
 
 
 _KEEPER = _ObjectKeeper()
+
+
+class Snapshot:
+    """A value as it is now, whatever becomes of the objects that it is made of.
+
+    What cannot be pickled is kept as it is.
+
+    Examples
+    --------
+    >>> names = ["a"]
+    >>> kept = Snapshot(names)
+    >>> names.append("b")
+    >>> kept.restore()
+    ['a']
+    """
+
+    __slots__ = ("_content", "_read")
+
+    def __init__(self, value: Any) -> None:
+        from pickle import dumps, loads
+
+        self._content: Any = value
+        self._read: Callable[[Any], Any] | None = None
+        try:
+            self._content, self._read = dumps(value, 5), loads
+        except Exception:
+            pass  # pickling may fail in any way, and then there is nothing to read
+
+    def restore(self) -> Any:
+        """The value, another copy each time."""
+        return self._content if self._read is None else self._read(self._content)

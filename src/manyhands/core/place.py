@@ -1,13 +1,55 @@
-"""Where this code runs."""
+"""Where this code runs: in the program, in a worker's process, or in a call."""
 
 from __future__ import annotations
 
+from _contextvars import ContextVar
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from manyhands.core.roles import Putter
+    from typing import Any
+
+    from manyhands.core.roles import Post, Putter
 
 in_worker = False
 """Whether this process is a worker; set by the worker itself, at its start."""
 
 putter: Putter | None = None
 """In a worker that shares memory with its session: where its calls put values."""
+
+link: Any = None
+"""In a worker that can ask its session for more calls: what the engine of nested sessions talks through."""
+
+
+class Place:
+    """The call that this thread, or asyncio task, is at, in an engine whose calls run in the caller's process.
+
+    Attributes
+    ----------
+    session
+        The one that the call belongs to, and that calls inside it use.
+    key : int
+        The call's.
+    post : Post or None
+        What the call sends to its session while it runs.
+    """
+
+    __slots__ = ("key", "post", "session")
+
+    def __init__(self, session: Any, key: int, post: Post | None = None) -> None:
+        self.session = session
+        self.key = key
+        self.post = post
+
+
+here: ContextVar[Place | None] = ContextVar("manyhands_place", default=None)
+
+post: Post | None = None
+"""In a worker's process: the way from its calls to their session, unless `here` has one."""
+
+
+def get_post() -> Post:
+    """What the call that runs here sends through to its session."""
+    place = here.get()
+    found = place.post if place is not None and place.post is not None else post
+    assert found is not None, "streams and actors run inside calls"
+    return found

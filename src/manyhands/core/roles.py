@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from manyhands.core.future import Future
-    from manyhands.core.model import RetryPolicy
+    from manyhands.core.model import CallOptions
     from manyhands.core.parcels import Piece
     from manyhands.core.refs import Record, Ref
 
@@ -16,17 +16,42 @@ if TYPE_CHECKING:
 class Owner(Protocol):
     """What a future asks of the session that made it."""
 
-    def wait_until(self, is_done: Callable[[], bool], timeout: float | None) -> bool:
-        """Wait, driving the engine where that is free, until `is_done`; False where time ran out first."""
+    def wait_until(self, is_done: Callable[[], bool], timeout: float | None, key: int = 0) -> bool:
+        """Wait, driving the engine where that is free, until `is_done`; False where time ran out first.
 
-    def cancel_call(self, future: Future[Any]) -> bool:
-        """Withdraw the future's call where it has not started."""
+        `key` is that of the one call that is waited for, if it is one.
+        """
+
+    def cancel_call(self, future: Future[Any], *, running: bool) -> bool:
+        """Withdraw the future's call where it has not started, and with `running` also where it has."""
 
     def is_call_running(self, future: Future[Any]) -> bool:
         """Whether a worker is at the future's call right now."""
 
+    def look(self) -> None:
+        """Somebody asks whether the future is done, and does not wait."""
+
     def attend(self) -> None:
         """Somebody waits by means of their own: see to it that results are taken in meanwhile."""
+
+
+class StreamOwner(Protocol):
+    """What a stream asks of the session that made it."""
+
+    def wait_until(self, is_done: Callable[[], bool], timeout: float | None, key: int = 0) -> bool:
+        """Wait until `is_done`; `key` is that of the stream's call."""
+
+    def attend(self) -> None:
+        """Somebody waits by means of their own."""
+
+    def cancel_calls(self, futures: Iterable[Future[Any]], *, running: bool = False) -> None:
+        """Withdraw calls; with `running` also those that run."""
+
+    def grant(self, future: Future[Any], items: int) -> None:
+        """So many items more were taken."""
+
+    def load_item(self, item: Any) -> tuple[Any, BaseException | None]:
+        """The item behind what came, or the error that keeps it from being one."""
 
 
 class Submitter(Protocol):
@@ -41,15 +66,15 @@ class Submitter(Protocol):
         fn: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        policy: RetryPolicy,
+        options: CallOptions,
     ) -> Future[Any]:
         """Submit one call."""
 
     def wait_until(self, is_done: Callable[[], bool], timeout: float | None) -> bool:
         """Wait until `is_done`."""
 
-    def cancel_calls(self, futures: Iterable[Future[Any]], *, kill: bool = False) -> None:
-        """Withdraw calls; with `kill` also those that run."""
+    def cancel_calls(self, futures: Iterable[Future[Any]], *, running: bool = False) -> None:
+        """Withdraw calls; with `running` also those that run."""
 
     def discount_batch(self, *, failed: bool) -> None:
         """A call that ended was a batch, and no call of the user's."""
@@ -105,3 +130,13 @@ class Putter(Protocol):
 
     def allocate(self, size: int) -> Any:
         """A writable buffer of shared memory, not cleared; None where no memory is shared."""
+
+
+class Post(Protocol):
+    """The way from a call that runs to its session, before it has ended."""
+
+    def emit(self, item: Any) -> None:
+        """Send one item of a stream; waits while as many are there as nobody has taken."""
+
+    def keep(self, actor: int, state: Any) -> None:
+        """Send the state of an actor, of which it is made again if it dies."""

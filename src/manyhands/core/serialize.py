@@ -85,6 +85,8 @@ class Serializer:
         Tells whether the classes and functions of the module of this name travel by value.
     get_shelf
         Gives the place where large buffers are put; None where all travels in the pickle.
+    serial
+        As of `Identities`.
 
     Examples
     --------
@@ -95,11 +97,14 @@ class Serializer:
     """
 
     def __init__(
-        self, by_value: Callable[[str], bool], get_shelf: Callable[[], Shelf] | None = None
+        self,
+        by_value: Callable[[str], bool],
+        get_shelf: Callable[[], Shelf] | None = None,
+        serial: object = None,
     ) -> None:
         self._by_value = by_value
         self._get_shelf = get_shelf
-        self._identities = Identities(self._dump)
+        self._identities = Identities(self._dump, serial)
 
     @property
     def version(self) -> int:

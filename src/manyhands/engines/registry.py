@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 
 from manyhands.errors import UnknownEngineError
@@ -52,6 +53,16 @@ _BUILT_IN = {
 }
 
 
+_NESTED = "manyhands.engines.local.nested:NestedEngine"
+"""In a worker; nobody asks for it by name."""
+
+
+def choose_engine() -> str:
+    """What "auto" means here: threads where Python runs on several cores at once, else processes."""
+    is_locked = getattr(sys, "_is_gil_enabled", lambda: True)()
+    return "local" if is_locked else "threads"
+
+
 def list_engines() -> list[EngineInfo]:
     """Every engine that is known here, those of other packages included."""
     infos = [EngineInfo(name, summary) for name, (_, summary) in _BUILT_IN.items()]
@@ -69,7 +80,12 @@ def create_engine(name: str) -> Engine:
     ------
     UnknownEngineError
     """
-    target = _BUILT_IN[name][0] if name in _BUILT_IN else _find_entry_points().get(name)
+    if name == "auto":
+        name = choose_engine()
+    if name == "nested":
+        target: str | None = _NESTED
+    else:
+        target = _BUILT_IN[name][0] if name in _BUILT_IN else _find_entry_points().get(name)
     if target is None:
         known = ", ".join(repr(info.name) for info in list_engines())
         raise UnknownEngineError(f"no engine is named {name!r}; there are {known}")

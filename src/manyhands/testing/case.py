@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from manyhands.session import Session
 
-Need = Literal["concurrent", "isolates", "parallel", "pickles", "stores"]
+Need = Literal["concurrent", "interrupts", "isolates", "parallel", "pickles", "stores"]
 """The name of a capability; see `manyhands.core.model.Capabilities`."""
 
 

@@ -316,3 +316,177 @@ def warn(text: str) -> None:
     import warnings
 
     warnings.warn(text, UserWarning, stacklevel=1)
+
+
+class Diary:
+    """A file that calls write lines into; they stand in the order in which they were written."""
+
+    def __init__(self, folder: str | os.PathLike[str], name: str = "diary") -> None:
+        self._path = os.path.join(os.fspath(folder), name)  # noqa: PTH118 - pathlib is slow to import
+
+    def write(self, line: object) -> None:
+        """Add a line."""
+        fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        try:
+            os.write(fd, f"{line}\n".encode())
+        finally:
+            os.close(fd)
+
+    def read(self) -> list[str]:
+        """All lines so far."""
+        try:
+            with open(self._path, encoding="utf-8") as file:  # noqa: PTH123 - pathlib is slow to import
+                return file.read().splitlines()
+        except FileNotFoundError:
+            return []
+
+    def stay(self, seconds: float, name: object = "") -> object:
+        """Be here so long, which two lines say; return `name`."""
+        self.write(f"+{name}")
+        sleep(seconds)
+        self.write(f"-{name}")
+        return name
+
+    def count_most(self, beginning: str = "") -> int:
+        """How many were here at once at most, of those whose names begin so."""
+        most = present = 0
+        for line in self.read():
+            if line[1:].startswith(beginning):
+                present += 1 if line[0] == "+" else -1
+                most = max(most, present)
+        return most
+
+
+def spin(folder: str, name: str = "spin") -> None:
+    """Compute in Python until interrupted; marks tell that it began, by what it was interrupted, and that it ended."""
+    mark = Mark(folder)
+    deadline = monotonic() + _LIMIT
+    try:
+        mark.add(f"{name}-began")
+        # Not `while monotonic() < deadline`: since Python 3.13 an interrupt that comes as such a loop jumps back passes
+        # by the handlers of the `try` around it.
+        while True:
+            if monotonic() >= deadline:
+                break
+    except BaseException as error:
+        mark.add(f"{name}-{type(error).__name__}")
+        raise
+    finally:
+        mark.add(f"{name}-ended")
+
+
+def doze(folder: str, name: str = "doze") -> None:
+    """Sleep until interrupted; marks tell of it as those of `spin` do."""
+    mark = Mark(folder)
+    try:
+        mark.add(f"{name}-began")
+        sleep(_LIMIT)
+    except BaseException as error:
+        mark.add(f"{name}-{type(error).__name__}")
+        raise
+    finally:
+        mark.add(f"{name}-ended")
+
+
+def defy(folder: str, name: str = "defy") -> None:
+    """Compute, whatever interrupts it."""
+    mark = Mark(folder)
+    deadline = monotonic() + _LIMIT
+    mark.add(f"{name}-began")
+    while monotonic() < deadline:
+        try:
+            while True:  # as in `spin`
+                if monotonic() >= deadline:
+                    break
+        except BaseException:  # noqa: S112 - that is what it is for
+            continue
+
+
+def freeze(folder: str, name: str = "freeze") -> None:
+    """Hang in native code, which keeps Python's lock and never looks at signals."""
+    from itertools import repeat
+
+    Mark(folder).add(f"{name}-began")
+    all(repeat(object(), 10**10))
+
+
+def misbehave(folder: str, plan: tuple[str, ...], value: Any = None) -> Any:
+    """Do at the n-th attempt what the n-th word says: "raise" OSError, "die", "spin", or return `value` at another."""
+    from manyhands.testing.faults import Damage, strike
+
+    number = Mark(folder).add(f"attempt-{value}")
+    word = plan[min(number, len(plan)) - 1]
+    if word == "raise":
+        raise OSError(f"attempt {number} of {value}")
+    if word == "die":
+        strike(Damage.KILL)
+    if word == "spin":
+        spin(folder)
+    return value
+
+
+def count_attempts(folder: str | os.PathLike[str], value: Any = None) -> int:
+    """How often `misbehave` was run."""
+    return Mark(folder).count(f"attempt-{value}")
+
+
+def descend(depth: int, way: str) -> int:
+    """The depth, by as many calls in calls, each of which waits in that way for the next ones."""
+    import manyhands as mh
+
+    if depth == 0:
+        return 0
+    arguments = [depth - 1] * 2, [way] * 2
+    if way == "map":
+        return 1 + max(mh.map(descend, *arguments))
+    if way == "starmap":
+        return 1 + max(mh.starmap(descend, zip(*arguments, strict=True)))
+    if way == "imap":
+        return 1 + max(mh.imap(descend, *arguments))
+    if way == "imap_unordered":
+        return 1 + max(mh.imap_unordered(descend, *arguments))
+    futures = [mh.submit(descend, *pair) for pair in zip(*arguments, strict=True)]
+    if way == "gather":
+        mh.gather(futures)
+    elif way == "wait":
+        mh.wait(futures)
+    elif way == "as_completed":
+        futures = list(mh.as_completed(futures))
+    return 1 + max(future.result(_LIMIT) for future in futures)
+
+
+def compute_fibonacci(n: int) -> int:
+    """With a call for each number."""
+    import manyhands as mh
+
+    if n < 2:
+        return n
+    one, two = (mh.submit(compute_fibonacci, n - less) for less in (1, 2))
+    return one.result(_LIMIT) + two.result(_LIMIT)
+
+
+def sort_quickly(values: list[int]) -> list[int]:
+    """With a call for each part."""
+    import manyhands as mh
+
+    if len(values) < 8:
+        return sorted(values)
+    pivot = values[len(values) // 2]
+    less = mh.submit(sort_quickly, [value for value in values if value < pivot])
+    more = mh.submit(sort_quickly, [value for value in values if value > pivot])
+    return [
+        *less.result(_LIMIT),
+        *[value for value in values if value == pivot],
+        *more.result(_LIMIT),
+    ]
+
+
+def measure_folder(path: str) -> int:
+    """The bytes of all files in a folder, with a call for each folder."""
+    import manyhands as mh
+
+    with os.scandir(path) as found:
+        entries = list(found)
+    folders = [mh.submit(measure_folder, entry.path) for entry in entries if entry.is_dir()]
+    size = sum(entry.stat().st_size for entry in entries if entry.is_file())
+    return size + sum(mh.gather(folders, timeout=_LIMIT))

@@ -2,9 +2,18 @@
 
 import pytest
 
+from manyhands.core import namespaces
+from tests.unit.core.workers import STATE, FakeWorker
+
 
 @pytest.fixture(autouse=True)
-def fresh_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is unpickled here finds no globals of an earlier test, as in a worker that has just started."""
-    for name in ("_namespaces", "_tokens", "_made"):
-        monkeypatch.setattr(f"manyhands.core.namespaces.{name}", {})
+def fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is unpickled here finds no globals of an earlier test."""
+    for name in STATE:
+        monkeypatch.setattr(namespaces, name, {})
+
+
+@pytest.fixture
+def worker() -> FakeWorker:
+    """One that has just started."""
+    return FakeWorker()

@@ -2,9 +2,9 @@
 
 import functools
 import math
-import pickle
 import threading
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from manyhands.core.functions import (
 from manyhands.core.serialize import Serializer
 from manyhands.errors import NotCallableError, UnpicklableError
 from tests.unit.core.shelves import FakeShelf, open_payload
+from tests.unit.core.workers import FakeWorker
 
 factor = 2
 settings = {"factor": 2}
@@ -111,8 +112,13 @@ def by_name() -> tuple[FunctionTable, CountingSerializer]:
 Table = tuple[FunctionTable, CountingSerializer]
 
 
-def load(function: Function) -> Any:
-    return pickle.loads(function.payload)
+Load = Callable[[Function], Any]
+
+
+@pytest.fixture
+def load(worker: FakeWorker) -> Load:
+    """What a worker has of a function."""
+    return lambda function: worker.load(function.payload)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +140,9 @@ def test_functions_have_keys_and_names(by_value: Table) -> None:
     assert repr(first) == f"<Function {first.key} scale, {len(first.payload)} bytes>"
 
 
-def test_a_changed_global_is_a_change(by_value: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changed_global_is_a_change(
+    by_value: Table, monkeypatch: pytest.MonkeyPatch, load: Load
+) -> None:
     table, _ = by_value
     assert load(table.register(scale))(5) == 10
     monkeypatch.setattr(f"{__name__}.factor", 3)
@@ -158,7 +166,9 @@ def test_a_removed_global_is_a_change(by_value: Table, monkeypatch: pytest.Monke
     assert table.register(scale) is not first
 
 
-def test_a_changed_default_is_a_change(by_value: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changed_default_is_a_change(
+    by_value: Table, monkeypatch: pytest.MonkeyPatch, load: Load
+) -> None:
     table, _ = by_value
     assert load(table.register(scale_by_default))(5) == 10
     monkeypatch.setattr(scale_by_default, "__defaults__", (3,))
@@ -168,7 +178,7 @@ def test_a_changed_default_is_a_change(by_value: Table, monkeypatch: pytest.Monk
 
 
 def test_a_changed_default_of_a_callee_arrives(
-    by_value: Table, monkeypatch: pytest.MonkeyPatch
+    by_value: Table, monkeypatch: pytest.MonkeyPatch, load: Load
 ) -> None:
     table, _ = by_value
     assert load(table.register(call_scale_by_default))(5) == 10
@@ -176,7 +186,7 @@ def test_a_changed_default_of_a_callee_arrives(
     assert load(table.register(call_scale_by_default))(5) == 15
 
 
-def test_a_changed_closure_of_a_callee_arrives(by_value: Table) -> None:
+def test_a_changed_closure_of_a_callee_arrives(by_value: Table, load: Load) -> None:
     table, _ = by_value
     before = read_number()
     assert load(table.register(call_read_number))() == before
@@ -185,7 +195,7 @@ def test_a_changed_closure_of_a_callee_arrives(by_value: Table) -> None:
 
 
 def test_a_default_of_a_callee_changed_in_place_arrives(
-    by_value: Table, monkeypatch: pytest.MonkeyPatch
+    by_value: Table, monkeypatch: pytest.MonkeyPatch, load: Load
 ) -> None:
     table, _ = by_value
     values = [1]
@@ -195,14 +205,16 @@ def test_a_default_of_a_callee_changed_in_place_arrives(
     assert load(table.register(call_sum_default))() == 11
 
 
-def test_changed_code_is_a_change(by_value: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changed_code_is_a_change(
+    by_value: Table, monkeypatch: pytest.MonkeyPatch, load: Load
+) -> None:
     table, _ = by_value
     table.register(scale)
     monkeypatch.setattr(scale, "__code__", (lambda x: x - 1).__code__)
     assert load(table.register(scale))(5) == 4
 
 
-def test_a_changed_function_attribute_is_a_change(by_value: Table) -> None:
+def test_a_changed_function_attribute_is_a_change(by_value: Table, load: Load) -> None:
     table, _ = by_value
     scale_by_attribute.factor = 2  # type: ignore[attr-defined]
     assert load(table.register(scale_by_attribute))(5) == 10
@@ -210,7 +222,7 @@ def test_a_changed_function_attribute_is_a_change(by_value: Table) -> None:
     assert load(table.register(scale_by_attribute))(5) == 15
 
 
-def test_a_changed_closure_is_a_change(by_value: Table) -> None:
+def test_a_changed_closure_is_a_change(by_value: Table, load: Load) -> None:
     table, _ = by_value
     offset = 1
 
@@ -234,7 +246,7 @@ def test_a_closure_variable_deleted_meanwhile_is_a_change(by_value: Table) -> No
     assert table.register(add) is not first
 
 
-def test_a_closure_variable_assigned_later_is_seen(by_value: Table) -> None:
+def test_a_closure_variable_assigned_later_is_seen(by_value: Table, load: Load) -> None:
     table, _ = by_value
 
     def add(x: int) -> int:
@@ -245,7 +257,7 @@ def test_a_closure_variable_assigned_later_is_seen(by_value: Table) -> None:
     assert load(table.register(add))(5) == 8
 
 
-def test_what_may_change_unseen_is_pickled_every_time(by_value: Table) -> None:
+def test_what_may_change_unseen_is_pickled_every_time(by_value: Table, load: Load) -> None:
     table, serializer = by_value
     first = table.register(scale_by_settings)
     assert table.register(scale_by_settings) is first, "the same pickle is the same function"
@@ -267,7 +279,7 @@ def test_what_carries_an_object_is_pickled_every_time(by_name: Table, fn: Any) -
 
 
 def test_what_travels_by_its_name_is_not_watched(
-    by_name: Table, monkeypatch: pytest.MonkeyPatch
+    by_name: Table, monkeypatch: pytest.MonkeyPatch, load: Load
 ) -> None:
     table, _ = by_name
     first = table.register(scale)
@@ -277,7 +289,7 @@ def test_what_travels_by_its_name_is_not_watched(
 
 
 def test_a_name_that_means_another_function_by_now_travels_by_value(
-    by_name: Table, monkeypatch: pytest.MonkeyPatch
+    by_name: Table, monkeypatch: pytest.MonkeyPatch, load: Load
 ) -> None:
     table, _ = by_name
     old = scale
@@ -292,7 +304,9 @@ def test_equal_pickles_are_one_function(by_value: Table) -> None:
     assert table.register(functools.partial(pow, 3)) is not first
 
 
-def test_a_function_whose_address_is_used_again_is_not_mistaken(by_value: Table) -> None:
+def test_a_function_whose_address_is_used_again_is_not_mistaken(
+    by_value: Table, load: Load
+) -> None:
     table, _ = by_value
     values = [load(table.register(eval(f"lambda: {number}")))() for number in range(50)]
     assert values == list(range(50))

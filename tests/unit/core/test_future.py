@@ -26,16 +26,22 @@ class FakeOwner:
         self.attended = 0
         self.running: set[int] = set()
         self.cancels = True
+        self.on_look: Callable[[], object] = lambda: None
+        self.waited_for: list[int] = []
 
-    def wait_until(self, is_done: Callable[[], bool], timeout: float | None) -> bool:
+    def wait_until(self, is_done: Callable[[], bool], timeout: float | None, key: int = 0) -> bool:
         self.waits.append(timeout)
+        self.waited_for.append(key)
         self.on_wait()
         return is_done()
 
-    def cancel_call(self, future: Future[Any]) -> bool:
-        if self.cancels:
+    def cancel_call(self, future: Future[Any], *, running: bool) -> bool:
+        if self.cancels or running:
             future.withdraw()
-        return self.cancels
+        return future.cancelled()
+
+    def look(self) -> None:
+        self.on_look()
 
     def is_call_running(self, future: Future[Any]) -> bool:
         return future.key in self.running
@@ -67,11 +73,20 @@ def test_a_result_is_waited_for(future: Future[Any], owner: FakeOwner) -> None:
     owner.on_wait = lambda: future.set_result(49)
     assert future.result(timeout=3.5) == 49
     assert owner.waits == [3.5]
+    assert owner.waited_for == [future.key], "it says for which call it waits"
     assert future.result() == 49
     assert future.exception() is None
     assert owner.waits == [3.5], "what is there is not waited for"
     assert future.done() and not future.running() and not future.cancelled()
     assert repr(future) == "<Future of square, call 5: finished>"
+
+
+def test_who_asks_again_and_again_gets_to_know(future: Future[Any], owner: FakeOwner) -> None:
+    assert not future.done()
+    owner.on_look = lambda: future.set_result(49)
+    assert future.done()
+    owner.on_look = lambda: pytest.fail("what has ended is not looked for")
+    assert future.done()
 
 
 def test_an_exception_is_raised_as_itself(future: Future[Any], owner: FakeOwner) -> None:
@@ -111,6 +126,12 @@ def test_what_has_started_is_not_withdrawn(future: Future[Any], owner: FakeOwner
     owner.cancels = True
     assert not future.cancel()
     assert future.result() == 1
+
+
+def test_what_has_started_is_withdrawn_if_told_so(future: Future[Any], owner: FakeOwner) -> None:
+    owner.cancels = False
+    assert future.cancel(running=True)
+    assert future.cancelled()
 
 
 def test_a_future_ends_once(future: Future[Any]) -> None:

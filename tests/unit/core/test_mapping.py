@@ -11,15 +11,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from manyhands.core import mapping
 from manyhands.core.future import Future
+from manyhands.core.lifecycle import Attempts
 from manyhands.core.mapping import MapRun, _Source
-from manyhands.core.model import RetryPolicy
+from manyhands.core.model import CallOptions, RetryPolicy
+from manyhands.core.resources import make_need
 from manyhands.errors import (
+    CallTimeoutError,
+    DeadlineError,
     InvalidArgumentError,
     NotCallableError,
     WorkerDiedError,
     WorkerStartError,
 )
+
+
+def make_options(
+    retries: int = 0, retry_on: Any = (Exception,), *, worker_retries: int = 1
+) -> CallOptions:
+    """Options of items whose attempts follow at once."""
+    return CallOptions(RetryPolicy(retries, retry_on, worker_retries, backoff=0.0))
 
 
 class FakeSession:
@@ -50,6 +62,7 @@ class FakeSession:
         self.deaths = dict(deaths or {})
         self.leaves_rests = leaves_rests
         self.outstanding: list[tuple[Future[Any], Any, tuple[Any, ...]]] = []
+        self.options: list[CallOptions] = []
         self.keys = itertools.count(1)
         self.batch_sizes: list[int] = []
         self.most_outstanding = 0
@@ -61,9 +74,12 @@ class FakeSession:
         self.choose: Callable[[], int] = lambda: self.rng.randrange(len(self.outstanding))
 
     def start_call(
-        self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], policy: RetryPolicy
+        self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions
     ) -> Future[Any]:
+        policy = options.policy
         assert not kwargs and not policy.retries, "a map sees to its items' tries itself"
+        assert not policy.worker_retries, "and to those after a death too"
+        self.options.append(options)
         future: Future[Any] = Future(self, next(self.keys), "batch")  # type: ignore[arg-type]
         self.outstanding.append((future, fn, args))
         self.most_outstanding = max(self.most_outstanding, len(self.outstanding))
@@ -71,7 +87,7 @@ class FakeSession:
         return future
 
     def wait_until(self, is_done: Callable[[], bool], timeout: float | None) -> bool:
-        assert timeout is None
+        assert timeout is None, "nothing is due later, so only what lands can help"
         while not is_done():
             assert self.outstanding, "it waits for nothing"
             future, batch, columns = self.outstanding.pop(self.choose())
@@ -92,9 +108,9 @@ class FakeSession:
         payload = pickle.dumps((values, failures, seconds))
         future.settle(payload, None, lambda payload: (pickle.loads(payload), None))
 
-    def cancel_calls(self, futures: Iterable[Future[Any]], *, kill: bool = False) -> None:
+    def cancel_calls(self, futures: Iterable[Future[Any]], *, running: bool = False) -> None:
         for future in list(futures):
-            self.withdrawn.append((future.key, kill))
+            self.withdrawn.append((future.key, running))
             future.withdraw()
 
     def discount_batch(self, *, failed: bool) -> None:
@@ -109,6 +125,9 @@ class FakeSession:
 
     def is_call_running(self, future: Future[Any]) -> bool:
         return False
+
+    def look(self) -> None:
+        """Batches run only while somebody waits."""
 
 
 class FakeWatcher:
@@ -212,10 +231,20 @@ def test_a_part_of_a_part_knows_its_place(size: int, data: st.DataObject) -> Non
     assert part is not None
     begin = data.draw(st.integers(0, size - 1))
     end = data.draw(st.integers(begin + 1, size))
-    cut = part.cut(begin, end, attempts=2)
-    assert (cut.start, cut.size, cut.attempts) == (begin, end - begin, 2)
+    cut = part.cut(begin, end)
+    assert (cut.start, cut.size, cut.attempts) == (begin, end - begin, None)
     assert list(cut.columns[0]) == list(range(100 + begin, 100 + end))
     assert cut.columns[1] == [str(n) for n in range(begin, end)]
+
+
+def test_one_item_of_a_part_keeps_its_place_and_its_attempts() -> None:
+    part = _Source((range(100, 110), "abcdefghij")).take(10)
+    assert part is not None
+    attempts = Attempts(RetryPolicy(2))
+    once_more = part.cut(2, 9).repeat(3, attempts, due=5.0)
+    assert (once_more.start, once_more.size, once_more.due) == (5, 1, 5.0)
+    assert once_more.attempts is attempts
+    assert [list(column) for column in once_more.columns] == [[105], ["f"]]
 
 
 def test_a_range_travels_as_a_range() -> None:
@@ -303,7 +332,7 @@ def test_a_map_is_the_plain_map(
         (range(items.count),),
         batch=batch,
         keep_going=True,
-        policy=RetryPolicy(retries),
+        options=make_options(retries),
         watcher=watcher,
     )
     results = collect(run, ordered=ordered)
@@ -356,7 +385,7 @@ def test_an_item_is_tried_as_often_as_allowed(
         (iter(range(items.count)),),
         batch=batch,
         keep_going=True,
-        policy=RetryPolicy(retries),
+        options=make_options(retries),
     )
     collect(run, ordered=ordered)
     for item in range(items.count):
@@ -414,19 +443,48 @@ def test_in_place_a_failure_comes_after_all_results_before_it(
 def test_a_death_is_counted_once() -> None:
     session = FakeSession(deaths={0: 1})
     with pytest.raises(WorkerDiedError):
-        collect(MapRun(session, abs, ([0],)))
+        collect(MapRun(session, abs, ([0],), options=make_options(worker_retries=0)))
     assert (session.items, session.failed) == (1, 1)
 
 
 @given(rngs, workers, st.integers(1, 12), st.integers(1, 3))
-def test_a_worker_that_dies_now_and_then_costs_nothing_with_retries(
+def test_a_worker_that_dies_now_and_then_costs_nothing_with_worker_retries(
     rng: Random, workers: int, batch: int, retries: int
 ) -> None:
     deaths = {item: rng.randint(1, retries) for item in rng.sample(range(40), 5)}
     session = FakeSession(rng, workers, deaths=deaths)
-    run = MapRun(session, abs, (range(-40, 0),), batch=batch, policy=RetryPolicy(retries))
+    options = make_options(worker_retries=retries)
+    run = MapRun(session, abs, (range(-40, 0),), batch=batch, options=options)
     session.deaths = {item - 40: times for item, times in deaths.items()}
     assert collect(run) == list(range(40, 0, -1))
+
+
+@given(rngs, workers, st.integers(1, 12))
+def test_a_worker_that_dies_once_costs_nothing(rng: Random, workers: int, batch: int) -> None:
+    session = FakeSession(rng, workers, deaths=dict.fromkeys(rng.sample(range(40), 5), 1))
+    assert collect(MapRun(session, abs, (range(40),), batch=batch)) == list(range(40))
+
+
+@pytest.mark.parametrize(("worker_retries", "deaths"), [(0, 1), (1, 2), (2, 3)])
+def test_an_item_that_keeps_killing_workers_is_given_up_alone(
+    worker_retries: int, deaths: int
+) -> None:
+    session = FakeSession(deaths={3: deaths})
+    options = make_options(5, worker_retries=worker_retries)
+    run = MapRun(session, abs, (range(6),), batch=1, keep_going=True, options=options)
+    results = collect(run)
+    assert [value for value in results if isinstance(value, int)] == [0, 1, 2, 4, 5]
+    (error,) = (value for value in results if isinstance(value, WorkerDiedError))
+    assert session.retried == worker_retries
+    notes = error.__notes__
+    assert notes[-1] == "in item 3 of a map of abs"
+    if worker_retries:
+        assert notes[0].splitlines() == [
+            f"All {deaths} attempts failed:",
+            *(f"  {number}. WorkerDiedError: at 3" for number in range(1, deaths + 1)),
+        ]
+    else:
+        assert len(notes) == 1, "one attempt needs no account"
 
 
 def test_a_death_costs_the_others_of_a_batch_nothing() -> None:
@@ -444,9 +502,59 @@ def test_only_the_errors_of_the_policy_are_tried_again() -> None:
         runs[x] += 1
         raise KeyError(x) if x == 1 else OSError(x)
 
-    policy = RetryPolicy(3, (OSError,))
-    collect(MapRun(FakeSession(), fail, ([0, 1, 2],), batch=3, keep_going=True, policy=policy))
+    options = make_options(3, (OSError,))
+    collect(MapRun(FakeSession(), fail, ([0, 1, 2],), batch=3, keep_going=True, options=options))
     assert runs == {0: 4, 1: 1, 2: 4}
+
+
+def test_an_error_after_several_attempts_tells_of_them() -> None:
+    def fail(x: int) -> None:
+        raise ValueError(f"item {x}")
+
+    run = MapRun(FakeSession(), fail, ([7, 8],), batch=2, keep_going=True, options=make_options(1))
+    for place, error in enumerate(collect(run)):
+        line = f"ValueError: item {place + 7}"
+        told = [note for note in error.__notes__ if note.startswith("All")]
+        assert told == [f"All 2 attempts failed:\n  1. {line}\n  2. {line}"]
+
+
+def test_what_a_map_asks_for_holds_for_each_batch() -> None:
+    session = FakeSession()
+    options = CallOptions(
+        RetryPolicy(2, backoff=0.0), priority=3, need=make_need(cpus=2), name="squares"
+    )
+    collect(MapRun(session, abs, (range(9),), batch=2, options=options))
+    for given_on in session.options:
+        assert (given_on.priority, given_on.name, given_on.timeout) == (3, "squares", None)
+        assert given_on.need is options.need
+
+
+def test_a_time_out_is_that_of_an_item() -> None:
+    session = FakeSession()
+    collect(MapRun(session, abs, (range(7),), batch=3, options=CallOptions(timeout=2.0)))
+    sizes = session.batch_sizes
+    assert sizes == [3, 3, 1]
+    timeouts = [options.timeout for options in session.options]
+    assert timeouts[2] == 2.0
+    for timeout in timeouts[:2]:  # no item begins after the batch's budget
+        assert timeout is not None and 2.0 < timeout < 3.0
+
+
+def test_an_item_that_takes_too_long_costs_the_others_of_its_batch_nothing() -> None:
+    class SlowSession(FakeSession):
+        def end(self, future: Future[Any], batch: Any, columns: tuple[Any, ...]) -> None:
+            if 3 in columns[0]:
+                future.set_exception(CallTimeoutError("too long"))
+            else:
+                super().end(future, batch, columns)
+
+    options = CallOptions(timeout=1.0)
+    session = SlowSession()
+    results = collect(MapRun(session, abs, (range(8),), batch=8, keep_going=True, options=options))
+    assert [describe(value) for value in results] == [
+        0, 1, 2, (CallTimeoutError, ("too long",)), 4, 5, 6, 7,
+    ]  # fmt: skip
+    assert session.retried == 0
 
 
 class BrokenSession(FakeSession):
@@ -465,7 +573,7 @@ def test_a_breakdown_is_every_items_error(batch: int | None, retries: int) -> No
         (range(20),),
         batch=batch,
         keep_going=True,
-        policy=RetryPolicy(retries),
+        options=make_options(retries),
     )
     results = collect(run)
     assert [type(value) for value in results] == [WorkerStartError] * 20
@@ -590,7 +698,7 @@ def test_who_stops_early_withdraws_the_rest() -> None:
     parts.close()
     assert session.outstanding
     assert all(future.cancelled() for future, _, _ in session.outstanding)
-    assert {kill for _, kill in session.withdrawn} == {False}
+    assert {running for _, running in session.withdrawn} == {True}, "what runs is ended too"
     assert watcher.closed == 1
 
 
@@ -617,3 +725,134 @@ def test_an_input_that_fails_fails_the_map() -> None:
     with pytest.raises(LookupError, match="no more"):
         collect(MapRun(session, abs, (numbers(),), batch=2))
     assert all(future.done() for future, _, _ in session.outstanding)
+
+
+# Later.
+
+
+class Clock:
+    """Stands still but for who waits."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class ClockedSession(FakeSession):
+    """Runs batches at once, oldest first, each for so many seconds of a clock that the test drives."""
+
+    def __init__(self, clock: Clock, seconds: float = 0.0, workers: int = 2) -> None:
+        super().__init__(workers=workers)
+        self.clock = clock
+        self.seconds = seconds
+        self.choose = lambda: 0
+        self.waits: list[float | None] = []
+
+    def wait_until(self, is_done: Callable[[], bool], timeout: float | None) -> bool:
+        self.waits.append(timeout)
+        assert timeout is None or timeout > 0, "a map that does not wait takes a core"
+        ends_at = None if timeout is None else self.clock.now + timeout
+        while not is_done():
+            if not self.outstanding or (
+                ends_at is not None and self.clock.now + self.seconds > ends_at
+            ):
+                assert ends_at is not None, "it waits for nothing"
+                self.clock.now = ends_at
+                return is_done()
+            self.clock.now += self.seconds
+            self.end(*self.outstanding.pop(0))
+        return True
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(mapping, "monotonic", clock)
+    monkeypatch.setattr(mapping, "random", lambda: 1.0)
+    return clock
+
+
+def test_an_item_is_tried_again_after_a_while(clock: Clock) -> None:
+    times: list[float] = []
+
+    def fail(x: int) -> None:
+        times.append(clock.now - 1000)
+        raise ValueError(x)
+
+    policy = RetryPolicy(3, backoff=1.0, backoff_cap=3.0)
+    run = MapRun(ClockedSession(clock), fail, ([1],), keep_going=True, options=CallOptions(policy))
+    collect(run)
+    assert times == [0.0, 1.0, 3.0, 6.0]
+
+
+def test_an_item_is_tried_again_at_once_after_a_death(clock: Clock) -> None:
+    session = ClockedSession(clock)
+    session.deaths = {1: 1}
+    assert collect(MapRun(session, abs, ([1],))) == [1]
+    assert clock.now == 1000.0
+
+
+@pytest.mark.parametrize("kind", [list, iter])
+def test_others_go_on_while_an_item_waits_for_its_next_attempt(clock: Clock, kind: Any) -> None:
+    order: list[int] = []
+
+    def fail_once(x: int) -> int:
+        order.append(x)
+        if x == 0 and order.count(0) == 1:
+            raise ValueError(x)
+        return x
+
+    policy = RetryPolicy(1, backoff=100.0, backoff_cap=100.0)
+    session = ClockedSession(clock, seconds=1.0)
+    run = MapRun(session, fail_once, (kind(range(12)),), batch=1, options=CallOptions(policy))
+    assert collect(run, ordered=False) == [*range(1, 12), 0]
+    assert order == [*range(12), 0]
+    assert clock.now == 1000.0 + 1.0 + 100.0 + 1.0
+    assert session.most_outstanding > 2, "as many at a time as without it"
+
+
+def test_a_map_whose_places_are_all_taken_sleeps_until_something_lands(clock: Clock) -> None:
+    session = ClockedSession(clock, seconds=1.0, workers=1)
+    session.deaths = {5: 1}  # so all items of its batch wait to be run alone
+    assert collect(MapRun(session, abs, (range(100),), batch=50)) == list(range(100))
+    assert set(session.waits) == {None}
+
+
+def test_a_map_that_is_done_in_time(clock: Clock) -> None:
+    session = ClockedSession(clock, seconds=1.0)
+    assert collect(MapRun(session, abs, (range(4),), batch=1, deadline=4.5)) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("keep_going", [True, False])
+def test_a_map_that_is_not_done_in_time(clock: Clock, keep_going: bool) -> None:
+    session = ClockedSession(clock, seconds=1.0)
+    watcher = FakeWatcher()
+    run = MapRun(
+        session, abs, (range(40),), batch=1, deadline=3.5, keep_going=keep_going, watcher=watcher
+    )
+    with pytest.raises(DeadlineError, match=r"the map of abs .* 3\.5 s: 3 items had ended"):
+        collect(run)
+    assert clock.now == 1003.5
+    assert session.withdrawn and all(running for _, running in session.withdrawn)
+    assert all(future.cancelled() for future, _, _ in session.outstanding)
+    assert watcher.closed == 1
+
+
+def test_a_deadline_counts_from_the_first_use(clock: Clock) -> None:
+    run = MapRun(ClockedSession(clock), abs, (range(4),), deadline=1.0)
+    clock.now += 100.0
+    assert collect(run) == [0, 1, 2, 3]
+
+
+def test_a_deadline_ends_the_wait_for_another_attempt(clock: Clock) -> None:
+    def fail(x: int) -> None:
+        raise ValueError(x)
+
+    policy = RetryPolicy(1, backoff=100.0, backoff_cap=100.0)
+    options = CallOptions(policy)
+    run = MapRun(ClockedSession(clock), fail, ([1],), deadline=2.0, options=options)
+    with pytest.raises(DeadlineError):
+        collect(run)
+    assert clock.now == 1002.0

@@ -3,6 +3,7 @@
 import functools
 import pickle
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import cloudpickle
@@ -11,7 +12,8 @@ import pytest
 
 from manyhands.core.namespaces import Identities, enter_namespace, select_new
 from manyhands.core.serialize import Serializer
-from tests.unit.core.shelves import FakeShelf, open_payload
+from tests.unit.core.shelves import FakeShelf
+from tests.unit.core.workers import FakeWorker
 
 data: Any = None
 factor = 2
@@ -58,17 +60,24 @@ def serializer() -> Serializer:
     return Serializer(is_by_value)
 
 
-def send(serializer: Serializer, value: Any) -> Any:
-    return pickle.loads(serializer.dump(value, "it"))
+Send = Callable[[Serializer, Any], Any]
 
 
-def test_what_one_function_sets_another_finds(serializer: Serializer) -> None:
+@pytest.fixture
+def send(worker: FakeWorker) -> Send:
+    """Pickles a value here, and gives what the worker has of it."""
+    return lambda serializer, value: worker.load(serializer.dump(value, "it"))
+
+
+def test_what_one_function_sets_another_finds(serializer: Serializer, send: Send) -> None:
     send(serializer, set_data)(5)
     assert send(serializer, get_data)() == 5
     assert data is None, "here nothing was set"
 
 
-def test_what_the_worker_set_stays_when_the_same_comes_again(serializer: Serializer) -> None:
+def test_what_the_worker_set_stays_when_the_same_comes_again(
+    serializer: Serializer, send: Send
+) -> None:
     fetch = send(serializer, get_data)
     send(serializer, set_data)(5)
     assert fetch() == 5
@@ -76,7 +85,7 @@ def test_what_the_worker_set_stays_when_the_same_comes_again(serializer: Seriali
 
 
 def test_what_the_parent_changed_arrives(
-    serializer: Serializer, monkeypatch: pytest.MonkeyPatch
+    serializer: Serializer, monkeypatch: pytest.MonkeyPatch, send: Send
 ) -> None:
     send(serializer, set_data)(5)
     assert send(serializer, get_factor)() == 2
@@ -86,7 +95,7 @@ def test_what_the_parent_changed_arrives(
 
 
 def test_a_value_changed_in_place_arrives(
-    serializer: Serializer, monkeypatch: pytest.MonkeyPatch
+    serializer: Serializer, monkeypatch: pytest.MonkeyPatch, send: Send
 ) -> None:
     values = [1]
     monkeypatch.setattr(f"{__name__}.data", values)
@@ -95,7 +104,7 @@ def test_a_value_changed_in_place_arrives(
     assert send(serializer, get_data)() == [1, 2]
 
 
-def test_modules_do_not_share(serializer: Serializer) -> None:
+def test_modules_do_not_share(serializer: Serializer, send: Send) -> None:
     one: dict[str, Any] = {"__name__": "one", "value": 1}
     two: dict[str, Any] = {"__name__": "two", "value": 2}
     for space in (one, two):
@@ -104,22 +113,22 @@ def test_modules_do_not_share(serializer: Serializer) -> None:
 
 
 def test_a_class_that_comes_again_keeps_what_it_holds(
-    serializer: Serializer, monkeypatch: pytest.MonkeyPatch
+    serializer: Serializer, monkeypatch: pytest.MonkeyPatch, worker: FakeWorker
 ) -> None:
     payloads = [serializer.dump(make_register, "it") for _ in range(2)]
     # In this process cloudpickle would find the class that it pickled.
     monkeypatch.setattr(
         cloudpickle.cloudpickle, "_DYNAMIC_CLASS_TRACKER_BY_ID", weakref.WeakValueDictionary()
     )
-    first, again = (pickle.loads(payload)() for payload in payloads)
+    first, again = (worker.load(payload)() for payload in payloads)
     assert type(again) is type(first) is not Register
     assert first.add(1) == [1]
-    assert pickle.loads(payloads[0])().add(2) == [1, 2]
+    assert worker.load(payloads[0])().add(2) == [1, 2]
     assert Register.entries == []
 
 
 def test_a_cached_function_travels_with_its_parameters_and_without_its_cache(
-    serializer: Serializer,
+    serializer: Serializer, send: Send
 ) -> None:
     cached(1)
     loaded = send(serializer, cached)
@@ -151,6 +160,64 @@ def test_only_what_is_new_is_selected() -> None:
     assert select_new("k", {"a": 1, "b": 3}, {"a": 10, "b": 30}) == {"b": 3}
     assert select_new("k", {"a": 0}, {"a": 10}) == {}
     assert select_new("other", {"a": 1}, {"a": 10}) == {"a": 1}
+
+
+# From one worker to another.
+
+
+def pass_on(value: Any, sender: FakeWorker, receiver: FakeWorker) -> Any:
+    """What `receiver` has of a function that came to `sender` by value."""
+    with sender.entered():
+        payload = Serializer(is_by_value, serial="sender").dump(value, "it")
+    return receiver.load(payload)
+
+
+def test_what_came_is_sent_on_as_it_came(serializer: Serializer, worker: FakeWorker) -> None:
+    other = FakeWorker()
+    fetch = worker.load(serializer.dump(get_data, "it"))
+    worker.load(serializer.dump(set_data, "it"))(5)
+    assert fetch() == 5
+    assert pass_on(fetch, worker, other)() is None, "what it made of it is its own"
+
+
+def test_what_is_sent_on_meets_what_came_before(serializer: Serializer, worker: FakeWorker) -> None:
+    other = FakeWorker()
+    other.load(serializer.dump(set_data, "it"))(9)
+    fetch = worker.load(serializer.dump(get_data, "it"))
+    assert pass_on(fetch, worker, other)() == 9
+
+
+def test_what_comes_back_meets_what_is_there(serializer: Serializer, worker: FakeWorker) -> None:
+    fetch = worker.load(serializer.dump(get_data, "it"))
+    worker.load(serializer.dump(set_data, "it"))(5)
+    assert pass_on(fetch, worker, worker)() == 5
+
+
+def test_what_the_program_changed_is_sent_on(
+    serializer: Serializer, worker: FakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = FakeWorker()
+    old = worker.load(serializer.dump(get_factor, "it"))
+    assert pass_on(old, worker, other)() == 2
+    monkeypatch.setattr(f"{__name__}.factor", 3)
+    new = worker.load(serializer.dump(get_factor, "it"))
+    assert pass_on(new, worker, other)() == 3
+
+
+def test_a_class_is_sent_on_as_the_same(
+    serializer: Serializer, worker: FakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = FakeWorker()
+    payload = serializer.dump(make_register, "it")
+    monkeypatch.setattr(
+        cloudpickle.cloudpickle, "_DYNAMIC_CLASS_TRACKER_BY_ID", weakref.WeakValueDictionary()
+    )
+    make = worker.load(payload)
+    assert make().add(1) == [1]
+    with worker.entered():
+        again = Serializer(is_by_value, serial="sender").dump(make, "it")
+    assert worker.load(again)().add(2) == [1, 2], "it has it already"
+    assert isinstance(other.load(again)(), type(make()))
 
 
 def test_a_namespace_is_made_once() -> None:
@@ -193,14 +260,14 @@ def test_tokens_of_large_values_change_with_them() -> None:
 
 @pytest.mark.parametrize("make", LARGE_VALUES.values(), ids=LARGE_VALUES)
 def test_what_the_worker_did_to_a_large_global_stays(
-    monkeypatch: pytest.MonkeyPatch, make: Any
+    monkeypatch: pytest.MonkeyPatch, make: Any, worker: FakeWorker
 ) -> None:
     shelf = FakeShelf()
     sharing = Serializer(is_by_value, lambda: shelf)
     monkeypatch.setattr(f"{__name__}.data", make())
-    fetch = open_payload(sharing.dump(get_data, "it"))
+    fetch = worker.load(sharing.dump(get_data, "it"))
     assert len(fetch()) > 1
-    open_payload(sharing.dump(set_data, "it"))(5)
+    worker.load(sharing.dump(set_data, "it"))(5)
     shelf.known.clear()
-    assert open_payload(sharing.dump(get_data, "it"))() == 5
+    assert worker.load(sharing.dump(get_data, "it"))() == 5
     assert sharing.version == 0

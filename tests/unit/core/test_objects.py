@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from manyhands.core import place
-from manyhands.core.objects import ObjectStore
+from manyhands.core.objects import ObjectStore, Snapshot
 from manyhands.core.refs import Ref
 from manyhands.errors import InvalidArgumentError
 
@@ -129,3 +129,23 @@ def test_refs_of_threads_are_their_own(store: ObjectStore) -> None:
     for thread in threads:
         thread.join()
     assert len({ref.id for ref in refs}) == 800
+
+
+def test_a_result_is_itself(store: ObjectStore) -> None:
+    value = [1]
+    assert store.load(value) == (value, None)
+
+
+def test_a_snapshot_is_what_the_value_was() -> None:
+    value = {"names": ["a"]}
+    snapshot = Snapshot(value)
+    value["names"].append("b")
+    first, second = snapshot.restore(), snapshot.restore()
+    assert first == second == {"names": ["a"]}
+    first["names"].append("c")
+    assert snapshot.restore() == {"names": ["a"]}
+
+
+def test_a_snapshot_of_what_cannot_be_pickled_is_the_value() -> None:
+    value = threading.Lock()
+    assert Snapshot(value).restore() is value

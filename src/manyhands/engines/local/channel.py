@@ -126,6 +126,10 @@ class Channel:
         """Whether something waits to be read, or the other end is closed."""
         return bool(self._poll.poll(0))
 
+    def wait(self, seconds: float) -> bool:
+        """Sleep until something is there to be read, at most so long; whether it is."""
+        return bool(self._poll.poll(seconds * 1000))
+
     def watch(self, seconds: float) -> None:
         """Look for a message without sleeping, for at most `seconds`, and let whoever wants this core have it.
 

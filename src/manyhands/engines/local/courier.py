@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 
+from manyhands.core.model import DEFAULT_OPTIONS
 from manyhands.engines.local import messages as m
 
 TYPE_CHECKING = False
@@ -83,19 +84,68 @@ class Courier:
                 return False
         keys = [entry.key for entry in entries]
         functions = [entry.function.key for entry in entries]
-        payloads: list[Any] = [entry.payload for entry in entries]
+        extras = self._describe_extras(worker, entries)
+        return self.send_payloads(
+            process,
+            [entry.payload for entry in entries],
+            lambda payloads, uses, freed: (
+                m.CALLS,
+                keys,
+                functions,
+                payloads,
+                uses,
+                freed,
+                extras,
+            ),
+        )
+
+    def _describe_extras(
+        self, worker: WorkerState, entries: list[Entry]
+    ) -> dict[int, tuple[float | None, dict[str, str] | None, int]] | None:
+        """What a worker has to know of calls beside what they run; None for nearly all."""
+        extras = {}
+        environment = None
+        for entry in entries:
+            options = entry.options
+            devices = worker.devices
+            if entry.stage and self._pool.stages[entry.stage].devices:
+                devices = self._pool.stages[entry.stage].devices
+            if options is DEFAULT_OPTIONS or not (options.timeout or options.window or devices):
+                continue
+            if devices:
+                from manyhands.core.devices import make_environment
+
+                environment = make_environment(devices)
+            extras[entry.key] = (options.timeout, environment, options.window)
+        return extras or None
+
+    def send_payloads(
+        self,
+        process: WorkerProcess,
+        payloads: list[Any],
+        make: Callable[[list[Any], Any, Any], tuple[Any, ...]],
+    ) -> bool:
+        """Send a message with payloads; False where there is no room in the socket.
+
+        Parameters
+        ----------
+        process
+        payloads
+        make
+            Makes the message of the payloads as the worker gets them, the ids of what is shared in them, and the ids
+            of the worker's values that nobody needs.
+        """
         if self._store.current is None and all(type(payload) is bytes for payload in payloads):
-            return self.send(process, (m.CALLS, keys, functions, payloads, (), ()))
+            return self.send(process, make(payloads, (), ()))
         store = self._store.get()
-        load = self._pack(worker.number, payloads)
-        freed = store.take_freed(worker.number)
+        load = self._pack(process.number, payloads)
+        freed = store.take_freed(process.number)
         if load.uses or freed:
             self.tell_room(process)
-        message = (m.CALLS, keys, functions, payloads, load.uses, freed)
-        if self._send_heaps(process, load) and self.send(process, message):
+        if self._send_heaps(process, load) and self.send(process, make(payloads, load.uses, freed)):
             return True
-        store.take_back(worker.number, load.uses)
-        store.put_back_freed(worker.number, freed)
+        store.take_back(process.number, load.uses)
+        store.put_back_freed(process.number, freed)
         return False
 
     def _send_function(self, worker: WorkerState, function: Function) -> bool:
@@ -138,6 +188,15 @@ class Courier:
         self, process: WorkerProcess, message: tuple[Any, ...], fds: tuple[int, ...] = ()
     ) -> bool:
         """Send a message; False where there is no room for it now."""
+        is_ordered = message[0] in m.IN_ORDER
+        if is_ordered:
+            message = (m.ORDERED, process.ordered, message)
+        if not self._post(process, message, fds):
+            return False
+        process.ordered += is_ordered
+        return True
+
+    def _post(self, process: WorkerProcess, message: tuple[Any, ...], fds: tuple[int, ...]) -> bool:
         try:
             return process.channel.send(message, fds, wait=False)
         except (BrokenPipeError, ConnectionResetError):
@@ -172,6 +231,7 @@ class Courier:
     def take_back(self, process: WorkerProcess, worker: WorkerState) -> bool:
         """Read what the worker has not read yet and queue its calls again; whether there was any."""
         keys: list[int] = []
+        kept: list[tuple[tuple[Any, ...], tuple[int, ...]]] = []
         while True:
             try:
                 received = process.inbox.receive(wait=False)
@@ -180,11 +240,16 @@ class Courier:
             if received is None:
                 break
             message, fds = received
-            for fd in fds:
-                os.close(fd)
             if message[0] == m.CALLS:
                 keys += message[1]
-            self._undo(worker, message)
+            if message[0] == m.ORDERED:
+                kept.append((message, fds))
+            else:
+                self._undo(worker, message)
+        for message, fds in kept:  # there is room, which they had before
+            self._post(process, message, fds)
+            for fd in fds:
+                os.close(fd)
         self._pool.give_back(worker, keys)
         return bool(keys)
 
@@ -202,5 +267,3 @@ class Courier:
             store.take_back(worker.number, message[4])
         if kind in (m.CALLS, m.FREE):
             store.put_back_freed(worker.number, message[5 if kind == m.CALLS else 1])
-        elif kind == m.HEAP:
-            store.know_heap(worker.number, message[1], known=False)

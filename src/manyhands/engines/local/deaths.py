@@ -21,14 +21,20 @@ _LIKELY_CAUSES = {
 
 
 def describe_death(
-    call: str, key: int, pid: int | None, status: int, stderr: list[str], *, out_of_memory: bool
+    call: str,
+    key: int,
+    pid: int | None,
+    status: int,
+    stderr: list[str],
+    *,
+    out_of_memory: bool = False,
 ) -> WorkerDiedError:
     """The error of a call whose worker ended.
 
     Parameters
     ----------
     call, key
-        The call's name and key.
+        The call's name and key; 0 where it is no call.
     pid
         Of the worker, where it is known.
     status
@@ -41,13 +47,15 @@ def describe_death(
     number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
     code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else None
     how, why = _describe_exit(code) if number is None else _describe_signal(number, out_of_memory)
-    lines = [f"the worker process {pid} {how} while it ran call {key}, {call}: {why}."]
+    what = f"call {key}, {call}" if key else call
+    lines = [f"the worker process {pid} {how} while it ran {what}: {why}."]
     if stderr:
         lines += ["The last it wrote to its standard error:", *(f"    {line}" for line in stderr)]
     else:
         lines.append("It wrote nothing to its standard error.")
-    lines.append("Other calls are not affected. To try such a call again: retries=…")
+    lines.append("Other calls are not affected. To try such a call more often: worker_retries=…")
     error = WorkerDiedError("\n".join(lines))
+    error.key = key
     error.call, error.pid, error.signal, error.exit_code, error.stderr = (
         call,
         pid,

@@ -249,7 +249,7 @@ class Driver:
         steps = self._steps
         try:
             self._serve_requests()
-            if self._submits or self._again is not None:
+            if self._submits:
                 self._dispatch()
             if self._again is not None and (timeout is None or self._again < timeout):
                 timeout = self._again
@@ -306,11 +306,12 @@ class Driver:
                 done.append(None)
 
     def _take_wake(self) -> None:
-        self._is_woken = False
         try:
             os.eventfd_read(self._wake_fd)
         except BlockingIOError:
             pass
+        # Not before that: a wake that came between the two would be read, and nobody could wake us any more.
+        self._is_woken = False
 
     # The background thread.
 

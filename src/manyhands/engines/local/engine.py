@@ -2,35 +2,42 @@
 
 One call, from here on: `submit` pickles it and puts it in the queue; `dispatch` has the pool's state choose
 calls for a worker and sends them in one message; the worker's answer wakes the driver, which hands it to
-`_take_results`; `deliver` passes the outcomes to the session.
+`Intake`; `deliver` passes the outcomes to the session.
 """
 
 from __future__ import annotations
 
 import os
-import signal
-import sys
 import weakref
 from _pickle import loads
 from collections import deque
 from functools import partial
-from struct import calcsize, unpack_from
 from time import monotonic
 
-from manyhands.core.exceptions import unpack_exception
-from manyhands.core.functions import FunctionTable
+from manyhands.core.afterlife import renew
+from manyhands.core.functions import FunctionTable, name_callable
 from manyhands.core.model import Capabilities, EngineStats
 from manyhands.core.modules import ModuleSurvey
 from manyhands.core.parcels import PlainInput
 from manyhands.core.refs import Record
+from manyhands.core.resources import Capacity
 from manyhands.core.serialize import Serializer
 from manyhands.engines.local import messages as m
 from manyhands.engines.local.courier import Courier, LateStore
 from manyhands.engines.local.cpus import count_cpus
 from manyhands.engines.local.driver import Driver
+from manyhands.engines.local.echo import list_log_levels, warn, write
+from manyhands.engines.local.intake import Intake
+from manyhands.engines.local.limits import Limits
+from manyhands.engines.local.nesting import Nesting
 from manyhands.engines.local.pool_state import Entry, PoolState
-from manyhands.engines.local.process import TemplateProcess, WorkerProcess
-from manyhands.errors import StoreFullError, UnloadableError, WorkerStartError
+from manyhands.engines.local.staff import Staff
+from manyhands.engines.local.stages import LOOP_STAGE, Stages
+from manyhands.errors import (
+    UnloadableError,
+    WorkerError,
+    WorkerStartError,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,14 +45,12 @@ if TYPE_CHECKING:
     from typing import Any
 
     from manyhands.core.engine import Sink
-    from manyhands.core.model import Call, EngineConfig, MemoryFacts
-    from manyhands.core.parcels import Payload
+    from manyhands.core.model import ActorPlace, Call, EngineConfig, MemoryFacts
     from manyhands.core.refs import Ref
+    from manyhands.core.resources import Need
     from manyhands.engines.local.pool_state import WorkerState
+    from manyhands.engines.local.process import WorkerProcess
     from manyhands.engines.local.store import Store
-
-_STILLBIRTHS = 3
-"""Workers in a row that end before they are ready, after which no more are started."""
 
 _NAP_SECONDS = 0.004
 """How long results may wait for the parent while every worker has enough to do: each time that the parent wakes
@@ -57,68 +62,107 @@ _STALL_SECONDS = 0.005
 _REST_SECONDS = 1.0
 """How long the session idles before memory that is only kept to be quick is given back."""
 
-_ORPHANED = "The template process had ended before; how this worker ended is not known."
-
-_ENTRY_SIZE = calcsize(m.JOURNAL_ENTRY)
-
 
 class LocalEngine:
     """Workers that are processes of this machine; see `manyhands.core.engine.Engine` for the members."""
 
     name = "local"
-    capabilities = Capabilities(isolates=True, parallel=True, pickles=True, stores=True)
+    capabilities = Capabilities(
+        isolates=True, parallel=True, pickles=True, stores=True, interrupts=True
+    )
+    first_key = 1
 
     def start(self, config: EngineConfig, sink: Sink) -> None:
-        self._config = config
-        self._sink = sink
+        self.config = config
+        self.sink = sink
         self._cpus = count_cpus()
-        self._begin = monotonic()
+        self.began_at = monotonic()
         self._survey = ModuleSurvey()
-        self._store = LateStore(self._make_store)
+        self.late_store = LateStore(self._make_store)
         self._idle_since: float | None = None
-        self._serializer = Serializer(self._survey.travels_by_value, self._store.get)
-        self._settings = self._describe_worker(config)
-        self._template = TemplateProcess(config.workers, self._cpus)
-        self._functions = FunctionTable(self._serializer, self._survey.travels_by_value)
-        self._pool = PoolState()
-        self._processes: dict[int, WorkerProcess] = {}
-        self._courier = Courier(self._pool, self._processes, self._functions, self._store)
-        self._leaving: dict[int, WorkerProcess] = {}
-        self._numbers = 0
-        self._stillbirths = 0
-        self._stats = EngineStats()
-        self._broken: BaseException | None = None
-        self._results: list[tuple[int, Any]] = []
-        self._errors: list[tuple[int, BaseException]] = []
-        self._output: deque[tuple[Any, str]] = deque()
-        self._is_closing = False
-        self._oom_kills = _count_oom_kills()
-        self._driver = Driver(self)
-        self._driver.watch(self._template.channel.fileno(), self._take_news)
-        for _ in range(config.workers):
-            self._add_worker()
+        self.serializer = Serializer(self._survey.travels_by_value, self.late_store.get)
+        capacity = _find_capacity(config)  # before anything is started
+        self.staff = Staff(self, self._describe_worker(config), self._cpus)
+        self.functions = FunctionTable(self.serializer, self._survey.travels_by_value)
+        self.pool = PoolState(capacity)
+        self.processes: dict[int, WorkerProcess] = {}
+        self.courier = Courier(self.pool, self.processes, self.functions, self.late_store)
+        self.limits = Limits(self.pool, self.processes, self.courier)
+        self.nesting = Nesting(
+            self.pool, self.processes, self.functions, self.late_store, self.courier
+        )
+        self.intake = Intake(self)
+        self.stages = Stages(self)
+        self.pool.most_calls = self.staff.most_calls
+        self.statistics = EngineStats()
+        self.broken: BaseException | None = None
+        self.results: list[tuple[int, Any]] = []
+        self.errors: list[tuple[int, BaseException, Entry | None]] = []
+        self.items: list[tuple[int, Any]] = []
+        self.actor_ends: list[tuple[int, BaseException]] = []
+        self.joins: dict[int, int] = {}  # calls whose results are those of others, by key
+        self.questions: deque[tuple[WorkerProcess, int, str, bytes]] = deque()
+        self.output: deque[tuple[Any, str]] = deque()
+        self.is_closing = False
+        self.driver = Driver(self)
+        self.driver.watch(self.staff.template.channel.fileno(), self.staff.take_news)
+        for _ in range(config.workers if config.min_workers is None else config.min_workers):
+            self.staff.hire()
         _engines.add(self)
 
     # The Engine protocol.
 
     def submit(self, call: Call) -> None:
-        if self._broken is not None:
-            raise self._broken
-        function = self._functions.register(call.fn)
-        payload = self._serializer.dump_arguments(call.args, call.kwargs)
+        if self.broken is not None:
+            raise renew(self.broken)
+        function = self.functions.register(call.fn)
+        payload = self.serializer.dump_arguments(call.args, call.kwargs)
         for content in (function.payload, payload):
             if type(content) is not bytes:
-                self._store.get().check_own(content)
-        self._pool.enqueue(Entry(call.key, function, payload))
-        self._driver.nudge()
-        if (
-            self._broken is not None
-        ):  # it broke meanwhile, and perhaps before it could see this call
-            self._driver.run(partial(self.give_up, self._broken))
+                self.late_store.get().check_own(content)
+        self._enqueue(Entry(call.key, function, payload, call.options))
+
+    def resubmit(self, key: int, attempt: Entry) -> None:  # noqa: ARG002 - the entry has it
+        if self.broken is not None:
+            raise renew(self.broken)
+        self._enqueue(attempt)
+
+    def _enqueue(self, entry: Entry) -> None:
+        if entry.options.actor or entry.function.is_async:
+            self.route(entry)
+        self.pool.enqueue(entry)
+        self.driver.nudge()
+        if self.broken is not None:  # it broke meanwhile, and perhaps before it could see this call
+            self.driver.run(partial(self.give_up, self.broken))
+
+    def route(self, entry: Entry) -> None:
+        """Give a call that does not run on the crew its stage."""
+        if entry.options.actor:
+            entry.stage = entry.options.actor
+        elif entry.function.is_async:
+            self.driver.run(self.stages.ensure_loop)
+            entry.stage = LOOP_STAGE
+
+    def explain_misfit(self, call: Call) -> str | None:
+        reason = self.explain_need(call.options.need)
+        return None if reason is None else f"call {call.key}, {name_callable(call.fn)}: {reason}"
+
+    def explain_need(self, need: Need) -> str | None:
+        """Why nothing that needs so much could ever run here; None where it could."""
+        capacity = self.pool.capacity
+        if need.memory and capacity.memory is None:  # most sessions never need to know
+            from manyhands.core.machine import read_memory
+
+            memory = read_memory()
+            there = memory.group_limit or memory.machine or need.memory
+            capacity.limit_memory(there - there % 2**20)
+        return capacity.explain_misfit(need)
 
     def load(self, value: Any) -> tuple[Any, BaseException | None]:
         try:
-            return (loads(value) if type(value) is bytes else self._store.get().load(value)), None
+            return (
+                loads(value) if type(value) is bytes else self.late_store.get().load(value)
+            ), None
         except Exception as cause:
             error = UnloadableError(
                 f"a result arrived and could not be rebuilt here: {type(cause).__name__}: {cause}. Its class must be "
@@ -129,118 +173,162 @@ class LocalEngine:
 
     def forward(self, value: Any) -> Any:
         if type(value) is Record:
-            if value.keeper is not self._store.current:  # of another session: as any value
+            if value.keeper is not self.late_store.current:  # of another session: as any value
                 return value.keeper.read(value)
             value = value.content
-        return PlainInput(value) if type(value) is bytes else self._store.get().forward(value)
+        return PlainInput(value) if type(value) is bytes else self.late_store.get().forward(value)
 
     def put(self, value: Any, *, writable: bool, copy: bool) -> Ref[Any]:
-        return self._store.get().put(value, self._serializer, writable=writable, copy=copy)
+        return self.late_store.get().put(value, self.serializer, writable=writable, copy=copy)
 
     def allocate(self, size: int) -> Any:
-        return self._store.get().allocate(size)
+        return self.late_store.get().allocate(size)
 
     def describe_memory(self) -> MemoryFacts:
-        return self._store.get().describe_memory(
-            [(entry.function.name, entry.payload) for entry in list(self._pool.queue)]
+        return self.late_store.get().describe_memory(
+            [(entry.function.name, entry.payload) for entry in self.pool.list_queued()]
         )
 
-    def cancel(self, keys: Iterable[int], *, kill: bool = False) -> set[int]:
+    def cancel(self, keys: Iterable[int], *, running: bool = False) -> set[int]:
         withdrawn: set[int] = set()
-        self._driver.run(lambda: self._withdraw(set(keys), withdrawn, kill))
+        self.driver.run(lambda: self.withdraw(set(keys), withdrawn, running))
         return withdrawn
 
     def is_running(self, key: int) -> bool:
-        return any(process.get_current() == key for process in list(self._processes.values()))
+        return any(process.get_current() == key for process in list(self.processes.values()))
 
-    def wait_until(self, is_done: Callable[[], bool], timeout: float | None) -> bool:
-        return self._driver.wait_until(is_done, timeout)
+    def get_running(self) -> int:
+        return 0
+
+    def ask(self, question: str, *args: Any) -> Any:
+        return self.sink.answer(question, *args)
+
+    def look(self) -> None:
+        """The background thread takes in what comes."""
+
+    def grant(self, key: int, items: int) -> None:
+        self.driver.run(lambda: self.grant_from(key, items))
+        self.driver.nudge()
+
+    def wait_until(
+        self,
+        is_done: Callable[[], bool],
+        timeout: float | None,
+        key: int = 0,  # noqa: ARG002 - whatever ends is taken in
+    ) -> bool:
+        return self.driver.wait_until(is_done, timeout)
 
     def rouse(self) -> None:
-        self._driver.rouse()
+        self.driver.rouse()
 
     def attend(self) -> None:
-        self._driver.attend()
+        self.driver.attend()
 
     def stats(self) -> EngineStats:
-        self._stats.pids = [p.pid for p in list(self._processes.values()) if p.pid is not None]
-        return self._stats
+        self.statistics.pids = [p.pid for p in list(self.processes.values()) if p.pid is not None]
+        return self.statistics
 
     def close(self, grace: float) -> None:
-        self._is_closing = True
-        self._driver.run(self._send_home)
-        self._driver.wait_until(lambda: not self._leaving, grace)
-        self._driver.run(self._end_processes)
-        self._driver.close()
+        self.is_closing = True
+        self.driver.run(self.staff.send_home)
+        self.driver.wait_until(lambda: not self.staff.leaving, grace)
+        self.driver.run(self.staff.end_all)
+        self.driver.close()
         self.deliver()
-        self._functions.clear()
-        if self._store.current is not None:
-            self._store.current.close()
+        self.functions.clear()
+        if self.late_store.current is not None:
+            self.late_store.current.close()
+        self.limits.close()
         _engines.discard(self)
 
     # What the driver drives.
 
     def dispatch(self) -> float | None:
-        pool = self._pool
+        pool = self.pool
         self._idle_since = None
-        if pool.queue:
-            if not pool.count_busy() and self._template.channel.has_message():
-                self._take_news()  # what befell workers that idled, before they are sent anything
+        again = self.nesting.deliver() if self.nesting.is_used else None
+        if self.limits.endings:
+            self.limits.drop_cancelled()
+        if pool.has_queued():
+            if not pool.count_busy() and self.staff.template.channel.has_message():
+                self.staff.take_news()  # what befell workers that idled, before they are sent anything
+            if pool.has_urgent():
+                self._take_back_ahead()
             self._send_all()
-        if not pool.queue:
+            while pool.wants_worker() and self.staff.hire_more():
+                self._send_all()
+            if pool.is_stuck():
+                self._give_up_deep_calls()
+            self.stages.fail_orphans()
+        if pool.stages:
+            self.stages.check_stopping()
+        if not pool.has_queued():
             self._even_out()
-        if self._functions.departed:
-            self._courier.forget_functions()
-        store = self._store.current
+        if self.functions.departed:
+            self.courier.forget_functions()
+        store = self.late_store.current
         if store is not None and store.has_freed() and not pool.is_busy():
-            self._courier.tell_freed()
-        return self._watch_stalls()
+            self.courier.tell_freed()
+        again = _choose_sooner(again, self._watch_stalls())
+        return _choose_sooner(again, self.limits.check())
 
     def deliver(self) -> None:
-        while self._output:
-            stream, text = self._output.popleft()
-            _write(stream, text)
-        if self._store.current is not None and self._store.current.room.notices:
-            _warn(self._store.current.room.notices)
-        results, self._results = self._results, []
-        errors, self._errors = self._errors, []
+        while self.output:
+            stream, text = self.output.popleft()
+            write(stream, text)
+        if self.late_store.current is not None and self.late_store.current.room.notices:
+            warn(self.late_store.current.room.notices)
+        items, self.items = self.items, []
+        results, self.results = self.results, []
+        errors, self.errors = self.errors, []
+        for key, item in items:
+            self.sink.take_item(key, item)
         if results:
-            self._sink.take_results(results)
-        for key, error in errors:
-            self._sink.take_error(key, error)
+            self.sink.take_results(results)
+        for key, error, entry in errors:
+            self.sink.take_failure(key, error, entry)
+        actor_ends, self.actor_ends = self.actor_ends, []
+        for actor, end in actor_ends:
+            self.sink.take_actor_end(actor, end)
+        while self.questions:
+            self.intake.answer(*self.questions.popleft())
 
     def is_busy(self) -> bool:
-        return self._pool.is_busy()
+        return self.pool.is_busy()
 
     def rest(self) -> float | None:
         """The session idles; seconds after which to look again, or None."""
-        store = self._store.current
-        if store is None:
+        store = self.late_store.current
+        kept = self.staff.count_kept()
+        if store is None and len(self.pool.crew) <= kept:
             return None
         now = monotonic()
         if self._idle_since is None:
             self._idle_since = now
-        elif now - self._idle_since >= _REST_SECONDS and store.is_in_use():
-            self._driver.run(self._rest)
+        elif now - self._idle_since >= _REST_SECONDS:
+            if len(self.pool.crew) > kept:
+                self.driver.run(self.staff.shrink)
+            if store is not None and store.is_in_use():
+                self.driver.run(self._rest)
         return _REST_SECONDS
 
     def _rest(self) -> None:
         """Have everybody let go of what is only kept to be quick, and hear what workers let go of."""
-        store = self._store.get()
+        store = self.late_store.get()
         if store.needs_rest():
-            self._functions.rest()
+            self.functions.rest()
             store.rest()
-            for process in self._processes.values():
-                self._courier.send(process, (m.REST,))
-        for process in list(self._processes.values()):
-            self._take_messages(process)
-        self._courier.tell_freed()
+            for process in self.processes.values():
+                self.courier.send(process, (m.REST,))
+        for process in list(self.processes.values()):
+            self.intake.take_messages(process)
+        self.courier.tell_freed()
 
     def estimate_slack(self) -> float:
-        return min(_NAP_SECONDS, self._pool.estimate_backlog() / 2)
+        return min(_NAP_SECONDS, self.pool.estimate_backlog() / 2)
 
     def has_free_core(self) -> bool:
-        return 0 < self._pool.count_busy() < self._cpus
+        return 0 < self.pool.count_busy() < self._cpus
 
     def give_up(self, error: BaseException) -> None:
         """Nothing can run any more: every call ends with `error`."""
@@ -250,26 +338,44 @@ class LocalEngine:
                 f"the local engine has failed: {type(cause).__name__}: {cause}"
             )
             error.__cause__ = cause
-        self._broken = error
-        for process in self._processes.values():
+        self.broken = error
+        for process in self.processes.values():
             process.kill()
-        self._errors += [(entry.key, error) for entry in self._pool.drain()]
-        self._sink.take_breakdown(error)
+        for entry in self.pool.drain():
+            self.fail(entry, renew(error), can_repeat=False)
+        self.sink.take_breakdown(error)
 
     # Sending.
 
     def _send_all(self) -> None:
         """Send queued calls to the workers that have room for more."""
         full: set[int] = set()
-        for worker, entries in self._pool.plan():
-            if worker.number in full or not self._courier.send_calls(worker, entries):
+        for worker, entries in self.pool.plan():
+            self.limits.note_sending(worker, entries)  # before a quick worker begins them
+            if worker.number in full or not self.courier.send_calls(worker, entries):
                 full.add(worker.number)
-                self._pool.give_back(worker, [entry.key for entry in entries])
+                self.pool.give_back(worker, [entry.key for entry in entries])
+
+    def _give_up_deep_calls(self) -> None:
+        """Every worker that there can be is at a call that waits for others: these fail."""
+        count = len(self.pool.workers)
+        error = WorkerError(
+            f"{count} calls wait for calls that they have made, each holds a worker, and there can be no more. Have "
+            f"calls return futures instead of waiting for them, or recurse less deeply"
+        )
+        for entry in self.pool.list_queued():
+            if self.pool.withdraw(entry.key):
+                self.fail(entry, error, can_repeat=False)
+
+    def _take_back_ahead(self) -> None:
+        """Take calls back that workers have not read: others are more urgent."""
+        for worker in self.pool.list_ahead():
+            self.courier.take_back(self.processes[worker.number], worker)
 
     def _even_out(self) -> None:
         """Take calls back that the busiest worker has not read, where others idle."""
-        worker = self._pool.find_hoarder()
-        if worker is not None and self._courier.take_back(self._processes[worker.number], worker):
+        worker = self.pool.find_hoarder()
+        if worker is not None and self.courier.take_back(self.processes[worker.number], worker):
             self._send_all()
 
     def _watch_stalls(self) -> float | None:
@@ -280,10 +386,10 @@ class LocalEngine:
         """
         again = None
         now = monotonic()
-        for worker in self._pool.workers.values():
+        for worker in self.pool.workers.values():
             if not worker.is_grouped or len(worker.inflight) < 2:
                 continue
-            process = self._processes[worker.number]
+            process = self.processes[worker.number]
             current = process.get_current()
             if current != worker.current:
                 worker.current, worker.since = current, now
@@ -296,375 +402,144 @@ class LocalEngine:
 
     # Taking in.
 
-    def _take_messages(self, process: WorkerProcess) -> None:
-        """All that a worker has sent."""
-        while True:
-            try:
-                received = process.channel.receive(wait=False)
-            except (EOFError, OSError):
-                return
-            if received is None:
-                return
-            message, fds = received
-            kind = message[0]
-            if kind == m.RESULTS:
-                self._take_results(process, message)
-            elif kind == m.READY:
-                self._take_ready(process, message[1])
-            elif kind == m.GIVE_BACK:
-                worker = self._pool.workers.get(process.number)
-                if worker is not None:
-                    worker.known.difference_update(message[2])
-                    if message[3]:
-                        self._store.get().take_back(process.number, message[3])
-                    self._pool.give_back(worker, message[1])
-            elif kind == m.RECORD:
-                self._output.append(("logging", message[1]))
-            elif kind == m.HEAP:
-                self._store.get().add_heap(message[1], fds[0], message[2])
-            elif kind == m.DROPPED:
-                self._store.get().drop(process.number, message[1])
-            elif kind == m.NEED_ROOM:
-                is_there = self._store.get().make_room(message[1])
-                if not is_there:
-                    process.refusal = self._store.get().explain_fullness(message[1])
-                self._courier.tell_room(process)
-                process.answer_room(is_there=is_there)
+    def grant_from(self, key: int, items: int) -> None:
+        """So many items more of a stream may come from the worker that runs it."""
+        worker = self.pool.find(key)
+        if worker is not None:
+            self.nesting.grant(self.processes[worker.number], key, items)
 
-    def _take_results(self, process: WorkerProcess, message: tuple[Any, ...]) -> None:
-        _, keys, payloads, seconds, failed, busy, wrote, born, dropped = message
-        if wrote:
-            self._take_output(process)
-        store = self._store.current
-        if not all(type(one) is bytes for one in payloads):
-            payloads = self._store.get().unpack(payloads, process.number, born)
-        worker = self._pool.workers.get(process.number)
-        if worker is None:
-            return
-        total = sum(seconds)
-        self._stats.computing += total
-        self._stats.moving += busy - total
-        entries = self._pool.finish(worker, keys, seconds)
-        if store is not None and (born or dropped):
-            store.drop(process.number, dropped)
-            store.settle()
-            self._courier.tell_room(process)
-        if process.is_orphan:
-            self._retire(process)
-        if not failed and None not in entries:
-            self._results += zip(keys, payloads, strict=True)
-            return
-        for index, entry in enumerate(entries):
-            if entry is not None:
-                self._settle(process, entry.key, payloads[index], failed=index in failed)
-
-    def _settle(self, process: WorkerProcess, key: int, payload: Payload, *, failed: bool) -> None:
-        """A call has ended."""
-        if not failed:
-            self._results.append((key, payload))
-            return
-        packed = payload if isinstance(payload, bytes) else self._store.get().read_stream(payload)
-        error = unpack_exception(packed)
-        if isinstance(error, StoreFullError) and process.refusal:
-            error.args = (f"a result was too large: {process.refusal}",)
-        self._errors.append((key, error))
-
-    def _take_ready(self, process: WorkerProcess, failure: bytes | None) -> None:
-        if failure is not None:
-            cause = unpack_exception(failure)
-            error = WorkerStartError(
-                f"the initializer failed in a worker: {type(cause).__name__}: {cause}"
-            )
-            error.__cause__ = cause
-            self.give_up(error)
-            return
-        process.is_ready = True
-        self._stillbirths = 0
-        if not self._stats.starting:
-            self._stats.starting = monotonic() - self._begin
-
-    def _take_output(self, process: WorkerProcess, *, last: bool = False) -> None:
-        for name, reader in (("stdout", process.stdout), ("stderr", process.stderr)):
-            lines: list[str] = []
-            if not reader.read(lines.append, last=last):
-                self._driver.unwatch(reader.fd)
-            self._output += [(name, text) for text in lines]
+    def fail(self, entry: Entry, error: BaseException, *, can_repeat: bool = True) -> None:
+        """An attempt at a call has failed."""
+        if m.get_origin(entry.key):
+            self.nesting.end_with(entry.key, error)
+        else:
+            self.errors.append((entry.key, error, entry if can_repeat else None))
 
     # Workers' lives.
 
-    def _add_worker(self) -> None:
-        self._numbers += 1
-        number = self._numbers
-        process = self._template.start_worker(number, self._settings)
-        self._processes[number] = process
-        self._pool.add_worker(number)
-        self._driver.watch(process.channel.fileno(), partial(self._take_messages, process))
-        self._driver.watch(process.stdout.fd, partial(self._take_output, process))
-        self._driver.watch(process.stderr.fd, partial(self._take_output, process))
+    def restart_workers(self) -> None:
+        self.driver.run(self.staff.renew)
 
-    def _take_news(self) -> None:
-        """All that the template has sent."""
-        channel = self._template.channel
-        while True:
-            try:
-                received = channel.receive(wait=False)
-            except (EOFError, OSError):
-                self._lose_template()
-                return
-            if received is None:
-                return
-            (kind, number, pid, *status), _ = received
-            if kind == m.STARTED and number in self._processes:
-                self._processes[number].pid = pid
-            elif kind == m.EXITED:
-                self._lose(number, status[0])
+    # What actors need: see `stages`.
 
-    def _lose(self, number: int, status: int, note: str | None = None) -> None:
-        """A worker has ended: its own call fails, what it had not begun runs elsewhere, another takes its place."""
-        leaving = self._leaving.pop(number, None)
-        if leaving is not None:
-            self._take_output(leaving, last=True)
-            self._remove(leaving)
-            return
-        process = self._processes.pop(number)
-        worker = self._pool.workers[number]
-        self._take_messages(process)
-        self._take_journal(process, worker)
-        self._courier.take_back(process, worker)
-        self._take_output(process, last=True)
-        blamed = self._pool.lose(worker, process.get_current())
-        if self._store.current is not None:
-            self._store.current.lose(number)
-        self._stats.deaths += 1
-        if blamed is not None:
-            error = self._describe_death(blamed, process, status)
-            if note is not None:
-                error.add_note(note)
-            self._errors.append((blamed.key, error))
-        elif not process.is_ready:
-            self._stillbirths += 1
-        stderr = "\n".join(process.stderr.tail)
-        self._remove(process)
-        if self._broken is not None or self._is_closing:
-            return
-        if self._stillbirths >= _STILLBIRTHS:
-            self.give_up(
-                WorkerStartError(f"workers end before they are ready (status {status}). {stderr}")
-            )
-            return
-        if not process.is_orphan:  # another has its place already
-            self._add_worker()
+    @property
+    def workers(self) -> int:
+        """Of the crew."""
+        return self.config.workers
 
-    def _take_journal(self, process: WorkerProcess, worker: WorkerState) -> None:
-        """Results that the dead worker had computed and not sent."""
-        journal = bytes(process.get_journal())
-        place = 0
-        while place + _ENTRY_SIZE <= len(journal):
-            key, _, kind, size = unpack_from(m.JOURNAL_ENTRY, journal, place)
-            place += _ENTRY_SIZE + size
-            entry = worker.inflight.pop(key, None)
-            if entry is None or place > len(journal):
-                continue
-            content = journal[place - size : place]
-            payload: Payload = content
-            failed = kind == m.FAILED
-            if kind == m.SHARED:
-                packed, born, failed = loads(content)
-                payload = self._store.get().unpack([packed], process.number, born)[0]
-            self._settle(process, key, payload, failed=failed)
+    @property
+    def store(self) -> Store:
+        """From now on there."""
+        return self.late_store.get()
 
-    def _describe_death(self, entry: Entry, process: WorkerProcess, status: int) -> BaseException:
-        from manyhands.engines.local.deaths import describe_death
+    def start_actor(self, actor: int, call: Call, where: ActorPlace) -> None:
+        if self.broken is not None:
+            raise renew(self.broken)
+        prepared = self.stages.prepare(actor, call)
+        self.driver.run(lambda: self.stages.start(actor, prepared, where))
+        self.driver.nudge()
 
-        return describe_death(
-            entry.function.name,
-            entry.key,
-            process.pid,
-            status,
-            list(process.stderr.tail),
-            out_of_memory=_count_oom_kills() > self._oom_kills,
-        )
+    def restart_actor(self, actor: int) -> None:
+        self.driver.run(lambda: self.stages.restart(actor))
+        self.driver.nudge()
 
-    def _remove(self, process: WorkerProcess) -> None:
-        for fd in (process.channel.fileno(), process.stdout.fd, process.stderr.fd, process.end_fd):
-            self._driver.unwatch(fd)
-        process.close()
+    def bury_actor(self, actor: int, error: BaseException) -> None:
+        self.driver.run(lambda: self.stages.bury(actor, error))
+        self.driver.rouse()
 
-    def _lose_template(self) -> None:
-        """The template has ended, and nobody reports on its workers: another begins, with workers of its own."""
-        self._driver.unwatch(self._template.channel.fileno())
-        status = self._template.close()
-        if self._is_closing or self._broken is not None:
-            for process in [*self._processes.values(), *self._leaving.values()]:
-                process.kill()
-            for number in list(self._leaving):
-                self._lose(number, status)
-            return
-        if not self._stats.starting:
-            self.give_up(
-                WorkerStartError(
-                    f"the template process ended at its start (status {status}); what it wrote stands above. Try "
-                    f"`{sys.executable} -S -c pass`, or the engine 'threads'."
-                )
-            )
-            return
-        self._template = TemplateProcess(self._config.workers, self._cpus)
-        self._driver.watch(self._template.channel.fileno(), self._take_news)
-        for process in list(self._processes.values()):
-            self._orphan(process)
+    def stop_actor(self, actor: int, *, kill: bool) -> None:
+        self.driver.run(lambda: self.stages.stop(actor, kill=kill))
+        self.driver.nudge()
 
-    def _orphan(self, process: WorkerProcess) -> None:
-        """Let a worker without a template end what it is at, and have another in its place at once."""
-        worker = self._pool.workers[process.number]
-        worker.is_closing = process.is_orphan = True
-        self._add_worker()
-        self._courier.take_back(process, worker)
-        try:
-            fd = os.pidfd_open(process.pid or 0)
-        except OSError:  # it is dead, or never lived
-            self._lose(process.number, signal.SIGKILL, _ORPHANED)
-            return
-        process.end_fd = fd
-        self._driver.watch(fd, partial(self._lose, process.number, signal.SIGKILL, _ORPHANED))
-        self._retire(process)
-
-    def _retire(self, process: WorkerProcess) -> None:
-        """End an orphan once it has nothing to do."""
-        worker = self._pool.workers.get(process.number)
-        if worker is not None and not worker.inflight and process.number in self._processes:
-            process.kill()
-            self._lose(process.number, signal.SIGKILL)
+    def note_actor_end(self, actor: int, error: BaseException) -> None:
+        """The worker of an actor has ended; its session says what becomes of it."""
+        self.actor_ends.append((actor, error))
 
     # The end.
 
-    def _withdraw(self, keys: set[int], withdrawn: set[int], kill: bool) -> None:
-        pool = self._pool
+    def withdraw(self, keys: set[int], withdrawn: set[int], running: bool) -> None:
+        """Drop calls that have not begun, with `running` also those that have; `withdrawn` gets their keys."""
+        pool = self.pool
         for number in list(pool.workers):
-            worker = pool.workers[number]
-            if not keys.isdisjoint(worker.inflight):
-                self._take_messages(self._processes[number])
-                self._courier.take_back(self._processes[number], worker)
+            worker = pool.workers.get(number)
+            if worker is None or keys.isdisjoint(worker.inflight):
+                continue
+            self.intake.take_messages(self.processes[number])
+            if number in self.processes:  # else it had nothing more to do, and is gone
+                self.courier.take_back(self.processes[number], worker)
         for key in keys:
-            worker_state = pool.find(key)
-            if worker_state is None:
+            holder = pool.find(key)
+            if holder is None:
                 if pool.withdraw(key):
                     withdrawn.add(key)
-            elif kill and key in worker_state.inflight:
-                del worker_state.inflight[key]
+            elif running:
                 withdrawn.add(key)
-                self._processes[worker_state.number].kill()
+                self._stop(key, holder)
 
-    def _send_home(self) -> None:
-        """Let every worker end: one that idles does so at once."""
-        self._leaving.update(self._processes)
-        for number, process in self._processes.items():
-            self._courier.take_back(process, self._pool.workers[number])
-            self._driver.unwatch(process.channel.fileno())
-            process.channel.close()
-        self._pool.drain()
-        self._processes.clear()
-        self._pool.workers.clear()
-
-    def _end_processes(self) -> None:
-        for process in self._leaving.values():
-            self._take_output(process, last=True)
-            self._remove(process)
-        self._leaving.clear()
-        self._driver.unwatch(self._template.channel.fileno())
-        self._template.close()
+    def _stop(self, key: int, holder: WorkerState) -> None:
+        """End a call that a worker may be at, or hold unread."""
+        process = self.processes[holder.number]
+        if key in holder.joined:  # it waits for another, which is stopped with it
+            inner = self.joins.pop(key, 0)
+            del holder.joined[key]
+            if inner:  # its worker may be busy with the very one
+                self.withdraw({inner}, set(), running=True)
+            self.courier.send(process, (m.STOP, key))
+            return
+        self.limits.cancel(key, holder.number)
+        if not holder.is_host:
+            process.ask_back()
 
     def abandon(self) -> None:
         """In a forked child: let go of what belongs to the parent, without a word to anybody."""
-        self._driver.abandon()
-        if self._store.current is not None:
-            self._store.current.abandon()
-        self._template.channel.close()
-        for process in [*self._processes.values(), *self._leaving.values()]:
+        self.driver.abandon()
+        if self.late_store.current is not None:
+            self.late_store.current.abandon()
+        self.staff.template.channel.close()
+        for process in [*self.processes.values(), *self.staff.leaving.values()]:
             process.close()
 
     def share_with_child(self) -> None:
         """The program has forked."""
-        if self._store.current is not None:
-            self._store.current.share_with_child()
+        if self.late_store.current is not None:
+            self.late_store.current.share_with_child()
 
     def _make_store(self) -> Store:
         from manyhands.engines.local.store import Store
 
-        self._driver.attend()  # from now on there is something to do when the session idles
-        return Store(self._config.store, self._config.workers)
+        self.driver.attend()  # from now on there is something to do when the session idles
+        return Store(self.config.store, self.config.workers)
 
     def _describe_worker(self, config: EngineConfig) -> dict[str, Any]:
         """What each worker is told at its birth."""
         initializer = None
         if config.initializer is not None:
-            initializer = self._serializer.dump_alone(
+            initializer = self.serializer.dump_alone(
                 (config.initializer, tuple(config.initargs)), "the initializer"
             )
         return {
             "start_method": config.start_method or "fork",
             "initializer": initializer,
-            "log_levels": _list_log_levels(),
+            "log_levels": list_log_levels(),
+            "workers": config.workers,
         }
 
 
-def _list_log_levels() -> dict[str, int] | None:
-    """Levels of this process's loggers; None where logging was not set up, and goes to standard error."""
-    logging = sys.modules.get("logging")
-    if logging is None:
-        return None
-    named = logging.getLogger().manager.loggerDict.items()
-    loggers = {"": logging.getLogger()} | {
-        name: logger
-        for name, logger in list(named)
-        if isinstance(logger, logging.Logger) and not name.startswith("concurrent.")
-    }
-    is_set_up = any(
-        logger.level != (logging.NOTSET if name else logging.WARNING)
-        or any(not isinstance(handler, logging.NullHandler) for handler in logger.handlers)
-        for name, logger in loggers.items()
-    )
-    return (
-        {name: g.level for name, g in loggers.items() if g.level or not name} if is_set_up else None
-    )
+def _choose_sooner(one: float | None, other: float | None) -> float | None:
+    """The shorter of two pauses, None for no end."""
+    if one is None or other is None:
+        return other if one is None else one
+    return min(one, other)
 
 
-def _write(stream: str, text: Any) -> None:
-    """Print what a worker printed; what the program's own streams make of it is its affair."""
-    try:
-        if stream == "logging":
-            _log(text)
-        else:
-            target = sys.stdout if stream == "stdout" else sys.stderr
-            target.write(text)
-            target.flush()
-    except Exception:
-        return
+def _find_capacity(config: EngineConfig) -> Capacity:
+    """What the session has for calls to hold."""
+    gpus = config.gpus
+    if gpus is None:
+        from manyhands.core.devices import find_gpus
 
-
-def _warn(notices: list[str]) -> None:
-    """Tell the user what the store has to say; where warnings are errors, the work goes on all the same."""
-    import warnings
-
-    while notices:
-        try:
-            warnings.warn(notices.pop(0), RuntimeWarning, stacklevel=2)
-        except Exception:
-            continue
-
-
-def _log(payload: bytes) -> None:
-    import logging
-
-    record = logging.makeLogRecord(loads(payload))
-    logger = logging.getLogger(record.name)
-    if logger.isEnabledFor(record.levelno):
-        logger.handle(record)
-
-
-def _count_oom_kills() -> int:
-    from manyhands.engines.local.deaths import count_oom_kills
-
-    return count_oom_kills()
+        gpus = find_gpus(os.environ)
+    return Capacity(config.workers, gpus, config.memory, config.resources)
 
 
 _engines: weakref.WeakSet[LocalEngine] = weakref.WeakSet()

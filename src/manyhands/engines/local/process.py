@@ -112,22 +112,27 @@ class TemplateProcess:
         """Have the template end, and its workers with it, and wait for that; the exit status."""
         self.channel.close()
         try:
-            if not _has_ended(self.pid, _END_SECONDS):
+            if not _ends_within(self.pid, _END_SECONDS):
                 os.kill(self.pid, signal.SIGKILL)  # stopped, or stuck
             return os.waitpid(self.pid, 0)[1]
         except (ChildProcessError, ProcessLookupError):  # somebody else waits for all children here
             return 0
 
 
-def _has_ended(pid: int, seconds: float) -> bool:
+def _ends_within(pid: int, seconds: float) -> bool:
     """Whether a child ends within so many seconds."""
     fd = os.pidfd_open(pid)
     try:
-        waiter = select.poll()
-        waiter.register(fd, select.POLLIN)
-        return bool(waiter.poll(seconds * 1000))
+        return has_ended(fd, seconds)
     finally:
         os.close(fd)
+
+
+def has_ended(fd: int, seconds: float = 0.0) -> bool:
+    """Whether the process that `fd` stands for has ended, or does within so many seconds."""
+    waiter = select.poll()
+    waiter.register(fd, select.POLLIN)
+    return bool(waiter.poll(seconds * 1000))
 
 
 class WorkerProcess:
@@ -141,6 +146,10 @@ class WorkerProcess:
         Whether its initializer has run.
     is_orphan : bool
         Whether its template has ended, so that nobody will report its end.
+    notices : list of str
+        What is known of its end beside the status.
+    ordered : int
+        Numbered messages that it was sent; see `messages.IN_ORDER`.
     refusal : str
         Why there was no room for the result that it asked room for last.
     end_fd : int
@@ -153,12 +162,13 @@ class WorkerProcess:
         self.is_ready = False
         self.is_orphan = False
         self.refusal = ""
+        self.ordered = 0
         self.end_fd = -1
         ours, theirs = open_pair()
         self.channel = Channel(ours)
         # The worker's own end, kept: what the worker has not read can be read here, and is then not read there.
         self.inbox = Channel(theirs)
-        region_fd, self._region = create_region(m.REGION_SIZE)
+        region_fd, self._region = create_region(m.REGION_SIZE + m.STACK_SIZE)
         self.region = memoryview(self._region)
         self._words = self.region.cast("Q")
         life, self._life = os.pipe()
@@ -183,6 +193,41 @@ class WorkerProcess:
         """The key of the call that it is at; 0 for none."""
         return int(self._words[m.CURRENT])
 
+    def get_started(self) -> float:
+        """When the call that it is at began, in seconds of the monotonic clock; of calls with a time-out alone."""
+        return int(self._words[m.STARTED]) / 1e9
+
+    def interrupt(self, key: int) -> None:
+        """Raise `CallInterrupted` in the call `key` if it is at that."""
+        self._words[m.INTERRUPT] = key
+        self._signal(m.INTERRUPT_SIGNAL)
+
+    def forbid(self, key: int) -> None:
+        """Keep it from beginning the call `key`, where there is room for one more; an interrupt ends what has begun."""
+        words = self._words
+        for place in m.CANCELLED_KEYS:
+            if not words[place]:
+                words[place] = key
+                words[m.CANCELS] += 1
+                return
+
+    def allow(self, key: int) -> None:
+        """The call `key` has ended, or is not in its hands any more."""
+        words = self._words
+        for place in m.CANCELLED_KEYS if words[m.CANCELS] else ():
+            if words[place] == key:
+                words[place] = 0
+                words[m.CANCELS] -= 1
+
+    def ask_stack(self) -> None:
+        """Have it write its Python stack, whatever it is at; `read_stack` has it a moment later."""
+        self._signal(m.STACK_SIGNAL)
+
+    def read_stack(self) -> str:
+        """The stack that it was asked for, the innermost frame first; empty where it has not come."""
+        raw = bytes(self.region[m.REGION_SIZE :]).partition(b"\0")[0]
+        return raw.decode("utf-8", "backslashreplace").strip()
+
     def get_journal(self) -> memoryview:
         """Results that had ended but were not sent when it died."""
         end = min(int(self._words[m.JOURNAL_END]), m.REGION_SIZE)
@@ -199,10 +244,13 @@ class WorkerProcess:
 
     def ask_back(self) -> None:
         """Ask it for the results that it holds, and for the calls of its message that it has not begun."""
+        self._signal(m.GIVE_BACK_SIGNAL)
+
+    def _signal(self, number: int) -> None:
         if self.pid is None or not self.is_ready:
             return
         try:
-            os.kill(self.pid, m.GIVE_BACK_SIGNAL)
+            os.kill(self.pid, number)
         except ProcessLookupError:
             return  # it has ended; the template's word of it is on its way
 

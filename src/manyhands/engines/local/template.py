@@ -90,6 +90,24 @@ def run_worker(fds: tuple[int, ...], settings: dict[str, Any]) -> None:
         worker.leave(code)
 
 
+def _preload() -> None:
+    """Load what calls need that make calls, once for all workers to come."""
+    from importlib import import_module
+
+    for name in (
+        "manyhands.api.calls",
+        "manyhands.core.actors",
+        "manyhands.core.future",
+        "manyhands.core.ledger",
+        "manyhands.core.mapping",
+        "manyhands.engines.local.nested",
+        "cloudpickle",
+    ):
+        import_module(name)
+    gc.collect()
+    gc.freeze()
+
+
 class Template:
     """Starts workers and buries them.
 
@@ -129,8 +147,11 @@ class Template:
                 if self._channel.fileno() in ready:
                     received = self._channel.receive()
                     assert received is not None
-                    (_, number, settings), fds = received
-                    self._start(number, settings, fds)
+                    message, fds = received
+                    if message[0] == m.START:
+                        self._start(message[1], message[2], fds)
+                    else:
+                        _preload()
         except (EOFError, OSError):
             self._end()
 

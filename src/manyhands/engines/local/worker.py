@@ -10,22 +10,25 @@ import _signal
 import faulthandler
 import fcntl
 import gc
+import mmap
 import os
 import sys
 from _pickle import dumps, loads
 from _struct import calcsize, pack_into
+from _thread import RLock, allocate_lock, get_ident
 from collections import deque
 from time import perf_counter
 
 from manyhands.core import place
+from manyhands.core.acting import remove_actor
 from manyhands.core.exceptions import pack_exception
 from manyhands.core.parcels import Parcel, measure
 from manyhands.core.serialize import INLINE_BYTES
 from manyhands.engines.local import messages as m
 from manyhands.engines.local import stdio
 from manyhands.engines.local.shelf import Shelf
-from manyhands.engines.local.shm import open_region
-from manyhands.errors import StoreFullError, UnloadableError
+from manyhands.engines.local.waits import Waits
+from manyhands.errors import CallInterrupted, StoreFullError, UnloadableError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,12 +37,18 @@ if TYPE_CHECKING:
 
     from manyhands.core.parcels import Payload
     from manyhands.engines.local.channel import Channel
+    from manyhands.engines.local.nested import NestedEngine
+
+    Extra = tuple[float | None, dict[str, str] | None, int]
 
 _FLUSH_SECONDS = 0.001
 """How long an ended call's result may wait for others to travel with."""
 
 _SPIN_SECONDS = 0.00008
 """How long a worker that has nothing to do looks for more before it sleeps."""
+
+_TURN_SECONDS = 0.05
+"""How long a thread beside the one that reads messages sleeps before it looks for itself."""
 
 _ENTRY_SIZE = calcsize(m.JOURNAL_ENTRY)
 
@@ -61,15 +70,31 @@ def serve(channel: Channel, life: int, region: int, settings: dict[str, Any]) ->
     place.in_worker = True
     _die_with(life)
     faulthandler.enable()  # a crash of native code then tells, on standard error, where Python stood
-    worker = Worker(channel, memoryview(open_region(region)), settings["number"])
+    if settings["core"] is not None:
+        os.sched_setaffinity(0, {settings["core"]})
+    make: Callable[..., Worker] = Worker
+    if settings["is_host"]:
+        from manyhands.engines.local.host import Host
+
+        make = Host
+    worker = make(channel, memoryview(mmap.mmap(region, 0)), settings)
     _signal.signal(m.GIVE_BACK_SIGNAL, worker.give_back)
+    _signal.signal(m.INTERRUPT_SIGNAL, worker.interrupt)
     _signal.signal(_signal.SIGINT, _signal.default_int_handler)
+    os.lseek(region, m.REGION_SIZE, os.SEEK_SET)
+    faulthandler.register(m.STACK_SIGNAL, file=region, all_threads=settings["is_host"])
     if settings["log_levels"] is not None:
         stdio.forward_logging(
             settings["log_levels"], lambda payload: channel.send((m.RECORD, payload))
         )
+    os.register_at_fork(after_in_child=_forget_parent)
     if worker.initialize(settings["initializer"]):
         worker.serve()
+
+
+def _forget_parent() -> None:
+    """In a child that a call has forked: the session's way to the program is the worker's alone."""
+    place.link = place.post = place.putter = None
 
 
 def _die_with(life: int) -> None:
@@ -96,21 +121,41 @@ class Worker:
     channel
         To the parent.
     region
-        Memory shared with the parent, `messages.REGION_SIZE` bytes.
-    number
-        Of this worker.
+        Memory shared with the parent, from `messages.REGION_SIZE` bytes on.
+    settings
+        As in `serve`.
+
+    Attributes
+    ----------
+    nested : NestedEngine or None
+        Of the session that this worker's calls use, once one does.
     """
 
-    def __init__(self, channel: Channel, region: memoryview, number: int) -> None:
-        self._channel = channel
+    def __init__(self, channel: Channel, region: memoryview, settings: dict[str, Any]) -> None:
+        self.settings = settings
+        self.channel = self._channel = channel
         self._region = region
-        self._words = region.cast("Q")
-        self._shelf = Shelf(channel, self._words, number)
+        self.words = self._words = region.cast("Q")
+        self.shelf = self._shelf = Shelf(channel, self._words, settings["number"])
+        self.nested: NestedEngine | None = None
+        self.waits = Waits(self)
+        self._early: dict[int, tuple[tuple[Any, ...], tuple[int, ...]]] = {}
+        self._turn = 0  # the number of the next of the messages that keep their order
+        self._credits: dict[int, int] = {}  # items that streams may still yield
+        self._joined: dict[int, Any] = {}  # futures whose results are those of calls that ran here
+        self._main = get_ident()
+        self._reading = allocate_lock()
+        self.lock = RLock()  # of what threads that calls have started share with this one
         place.putter = self._shelf
+        place.post = self
+        place.link = self
         self._functions: dict[int, Callable[..., Any]] = {}
         self._payloads: dict[int, Any] = {}  # of functions that were not called yet
         self._function_uses: dict[int, list[int]] = {}
         self._waiting: deque[tuple[int, int, Any]] = deque()
+        # The calls of an actor can run nowhere else, and keep their order: they are never handed back.
+        self._keeps_calls = bool(settings["is_stage"])
+        self._held: deque[tuple[tuple[Any, ...], tuple[int, ...]]] = deque()
         self._is_in_call = False  # the outbox is whole, whatever interrupts the call
         self._outbox = _Outbox(channel, region, self._words, self._shelf)
 
@@ -129,6 +174,8 @@ class Worker:
 
     def serve(self) -> None:
         while True:
+            while self._held:
+                self.take(*self._held.popleft())
             try:
                 self._channel.watch(_SPIN_SECONDS)
                 received = self._channel.receive()
@@ -137,22 +184,67 @@ class Worker:
             except KeyboardInterrupt:  # meant for a call that has just ended
                 continue
             assert received is not None
-            message, fds = received
-            kind = message[0]
-            if kind == m.CALLS:
-                if message[5]:
-                    self._shelf.free(message[5])
-                self._run(message[1], message[2], message[3], message[4])
-            elif kind == m.FUNCTION:
-                self._take_function(*message[1:])
-            elif kind == m.FORGET:
-                self._forget(message[1])
-            elif kind == m.HEAP:
-                self._shelf.add_heap(message[1], fds[0], message[2])
-            elif kind == m.FREE:
-                self._shelf.free(message[1])
-            elif kind == m.REST:
-                self._rest()
+            self.take(*received)
+
+    def take(self, message: tuple[Any, ...], fds: tuple[int, ...]) -> None:
+        """Do what a message of the parent asks for."""
+        kind = message[0]
+        if kind == m.ORDERED:
+            self._early[message[1]] = message[2], fds
+            while self._turn in self._early:
+                self._turn += 1
+                self.take(*self._early.pop(self._turn - 1))
+        elif kind == m.CALLS:
+            if message[5]:
+                self._shelf.free(message[5])
+            self._run(message[1], message[2], message[3], message[4], message[6])
+        elif kind == m.FUNCTION:
+            self._take_function(*message[1:])
+        elif kind == m.FORGET:
+            self._forget(message[1])
+        elif kind == m.HEAP:
+            self._shelf.add_heap(message[1], fds[0], message[2])
+        elif kind == m.FREE:
+            self._shelf.free(message[1])
+        elif kind == m.REST:
+            self._rest()
+        else:
+            self._take_for_call(message)
+
+    def _take_for_call(self, message: tuple[Any, ...]) -> None:
+        """What is about a call that has begun."""
+        kind = message[0]
+        if kind == m.GRANT:
+            if message[1] in self._credits:
+                self._credits[message[1]] += message[2]
+        elif kind == m.DISMISS:
+            remove_actor(message[1])
+        elif kind == m.STOP:
+            self._stop(message[1])
+        else:
+            if self.nested is not None:
+                self.nested.take(message)
+            if kind == m.OUTCOMES and message[6]:
+                self.waits.let_go_on()
+
+    def _stop(self, key: int) -> None:
+        """A call is not wanted any more that ran here, and whose result is another's."""
+        future = self._joined.pop(key, None)
+        if future is not None:
+            future.cancel(running=True)
+
+    def take_beside(self, message: tuple[Any, ...], fds: tuple[int, ...]) -> None:
+        """The same while a call waits: other calls cannot begin here, and go back."""
+        with self.lock:
+            if message[0] == m.CALLS and self._keeps_calls:
+                self._held.append((message, fds))
+            elif message[0] == m.CALLS:
+                _, keys, _, _, uses, freed, _ = message
+                if freed:
+                    self._shelf.free(freed)
+                self._channel.send((m.GIVE_BACK, keys, [], list(uses)))
+            else:
+                self.take(message, fds)
 
     def _take_function(self, key: int, name: str, payload: Any, uses: list[int]) -> None:
         payload = self._shelf.unbox(payload, uses)
@@ -182,38 +274,131 @@ class Worker:
 
     def give_back(self, _signal: int, _frame: object) -> None:
         """Hand back the calls of the current message that have not begun, and send results (a signal handler)."""
-        keys = []
-        while self._waiting:
-            keys.append(self._waiting.popleft()[0])
         try:
-            if keys:
-                self._channel.send((m.GIVE_BACK, keys, [], []))
-            if self._is_in_call:
-                self._outbox.flush()
+            with self.waits.guard():  # an interrupt must not come between the two
+                keys = self.give_up_waiting()
+                if keys:
+                    self._channel.send((m.GIVE_BACK, keys, [], []))
+                if self._is_in_call:
+                    self._outbox.flush()
         except OSError:  # the parent is gone, and so are we in a moment
             return
 
-    def _run(
-        self, keys: list[int], function_keys: list[int], payloads: list[Any], uses: list[int]
+    def give_up_waiting(self) -> list[int]:
+        """The keys of the current message's calls that have not begun; here they will not."""
+        keys: list[int] = []
+        while self._waiting and not self._keeps_calls:
+            keys.append(self._waiting.popleft()[0])
+        return keys
+
+    def interrupt(self, _signal: int, _frame: object) -> None:
+        """Raise `CallInterrupted` in the call that the parent means, if it runs (a signal handler)."""
+        words = self._words
+        key = words[m.INTERRUPT]
+        if key and key == words[m.CURRENT] and self._is_in_call:
+            words[m.INTERRUPT] = 0
+            self.waits.interrupt()
+
+    def is_main_in_call(self) -> bool:
+        """Whether this is the thread that runs calls, and it is at one."""
+        return self._is_in_call and get_ident() == self._main
+
+    def await_answer(self, is_there: Callable[[], bool], change: Any) -> None:
+        """Wait for an answer of the parent, which comes at once."""
+        while not is_there():
+            if get_ident() == self._main:
+                with self.waits.guard():
+                    received = self._channel.receive()
+                    assert received is not None
+                    self.take_beside(*received)
+            elif not self.read_beside(_TURN_SECONDS):
+                with change:
+                    if not is_there():
+                        change.wait(_TURN_SECONDS)
+
+    def read_beside(self, seconds: float) -> bool:
+        """In a thread that a call has started: take messages in while nobody else does; whether any came."""
+        if not self._is_in_call or not self._reading.acquire(blocking=False):
+            return False
+        try:
+            if not self._channel.wait(seconds):
+                return True
+            received = self._channel.receive(wait=False)
+            if received is not None:
+                self.take_beside(*received)
+            return True
+        finally:
+            self._reading.release()
+
+    def join(self, key: int, future: Any) -> None:
+        """A call's result will be that of `future`."""
+        self._joined[key] = future
+        future.notify(lambda ended: self._end_joined(key, ended))
+
+    def _end_joined(self, key: int, future: Any) -> None:
+        if self._joined.pop(key, None) is None:  # it was cancelled
+            return
+        failed = False
+        try:
+            result = self._shelf.dump(future.result())
+        except BaseException as error:
+            failed = True
+            result = self._pack_error(error)
+        self._outbox.begin(alone=True)
+        self._outbox.add(key, result, 0.0, failed)
+        self._outbox.flush()
+
+    def flush(self) -> None:
+        """Send what has ended, before the call that runs waits for others."""
+        self._outbox.flush()
+
+    # What calls send while they run: see `manyhands.core.roles.Post`.
+
+    def emit(self, item: Any) -> None:
+        key = self._words[m.CURRENT]
+        with self.waits.guard():
+            self._send_part(m.YIELD, key, item)
+            self._credits[key] -= 1
+        if self._credits[key] <= 0:
+            self.waits.wait(lambda: self._credits[key] > 0, None)
+
+    def keep(self, actor: int, state: Any) -> None:
+        with self.waits.guard():
+            self._send_part(m.KEEP, actor, state)
+
+    def _send_part(self, kind: int, number: int, value: Any) -> None:
+        packed: Any = self._shelf.dump(value)
+        born: list[tuple[int, int, int]] = []
+        if type(packed) is not bytes:
+            packed, born = self._shelf.pack(packed)
+        stdio.flush()
+        self._channel.send((kind, number, packed, born))
+
+    def _run(  # noqa: C901 - every call passes here, and each function that it calls costs a hundredth of one
+        self,
+        keys: list[int],
+        function_keys: list[int],
+        payloads: list[Any],
+        uses: list[int],
+        extras: dict[int, Extra] | None,
     ) -> None:
         outbox, words, functions = self._outbox, self._words, self._functions
         waiting, shelf = self._waiting, self._shelf
         waiting.extend(zip(keys, function_keys, payloads, strict=True))
         outbox.begin(alone=len(keys) == 1)
-        while waiting:
-            key, function_key, payload = waiting.popleft()
+        while True:
+            try:  # a signal may have given the rest back since any look at it
+                key, function_key, payload = waiting.popleft()
+            except IndexError:
+                break
             fn = functions.get(function_key)
             if uses and type(payload) is not bytes:
                 payload = shelf.unbox(payload, uses)
             is_missing = fn is None and function_key not in self._payloads
             if is_missing or not shelf.knows(payload):
                 # The parent took the function or heap back, and we were quicker to take the call.
-                boxes = (
-                    [payload[1][0]] if not shelf.knows(payload) and payload[0] == m.BOXED else []
-                )
-                uses = [number for number in uses if number not in boxes]
-                functions_lost = [function_key] if is_missing else []
-                self._channel.send((m.GIVE_BACK, [key], functions_lost, boxes))
+                lost = [function_key] if is_missing else []
+                uses = self._return_call(key, payload, uses, lost)
                 continue
             words[m.CURRENT] = key
             failed = False
@@ -221,13 +406,25 @@ class Worker:
             try:
                 if fn is None:
                     fn = self._load_function(function_key)
-                args, kwargs = _load_arguments(shelf, payload)
+                args, kwargs = load_arguments(shelf, payload)
+                if extras is not None and key in extras:
+                    self._prepare(key, extras[key])
                 begin = perf_counter()
                 self._is_in_call = True
+                if words[m.CANCELS]:
+                    self._check_cancelled(key)
                 value = fn(*args, **kwargs) if kwargs else fn(*args)
                 self._is_in_call = False
                 end = perf_counter()
-                result = shelf.dump(value)
+                if self.nested is None:
+                    result = shelf.dump(value)
+                elif self.nested.join(key, value):
+                    value = args = kwargs = None  # type: ignore[assignment]
+                    self.waits.seconds = 0.0
+                    continue
+                else:
+                    with self.lock:
+                        result = shelf.dump(value)
             except BaseException as error:
                 self._is_in_call = False
                 if isinstance(error, SystemExit):
@@ -236,6 +433,12 @@ class Worker:
                 begin = begin or end
                 failed = True
                 result = self._pack_error(error)
+                if self.nested is not None:
+                    self.nested.end_badly(key)
+            if self.waits.seconds:  # nothing was computed meanwhile
+                begin += self.waits.seconds
+                outbox.pass_over(self.waits.seconds)
+                self.waits.seconds = 0.0
             # Freed before the next call asks for memory, and before it is told who still has a view of what.
             value = args = kwargs = None  # type: ignore[assignment]
             outbox.add(key, result, end - begin, failed)
@@ -243,6 +446,28 @@ class Worker:
                 outbox.flush()
         outbox.flush(shelf.end_message(uses))
         words[m.CURRENT] = 0
+
+    def _return_call(self, key: int, payload: Any, uses: list[int], lost: list[int]) -> list[int]:
+        """Hand back a call that cannot run here, and the functions that are `lost`; what is in use without it."""
+        is_boxed = not self._shelf.knows(payload) and payload[0] == m.BOXED
+        boxes = [payload[1][0]] if is_boxed else []
+        self._channel.send((m.GIVE_BACK, [key], lost, boxes))
+        return [number for number in uses if number not in boxes]
+
+    def _check_cancelled(self, key: int) -> None:
+        """Raise CallInterrupted if the call is not to begin."""
+        if key in self._words[m.CANCELLED_KEYS.start : m.CANCELLED_KEYS.stop]:
+            raise CallInterrupted("the call was cancelled")
+
+    def _prepare(self, key: int, extra: Extra) -> None:
+        """Before a call that has a time-out, devices, or a stream."""
+        timeout, environment, window = extra
+        if environment:
+            os.environ.update(environment)
+        if window:
+            self._credits = {key: window}
+        if timeout is not None:
+            self._words[m.STARTED] = int(perf_counter() * 1e9)
 
     def _pack_error(self, error: BaseException) -> Payload:
         packed = pack_exception(error, skip=1)
@@ -305,6 +530,10 @@ class _Outbox:
         self._begin = self.sent_at = perf_counter()
         self._journal = not alone
 
+    def pass_over(self, seconds: float) -> None:
+        """So long the worker was busy with nothing."""
+        self._begin += seconds
+
     def add(self, key: int, payload: Payload, seconds: float, failed: bool) -> None:
         if failed:
             self._failed.append(len(self._keys))
@@ -362,7 +591,13 @@ class _Outbox:
             self._channel.send((m.DROPPED, rest[start : start + m.IDS]))
 
 
-def _load_arguments(shelf: Shelf, payload: Any) -> tuple[tuple[Any, ...], dict[str, Any] | None]:
+def load_arguments(shelf: Shelf, payload: Any) -> tuple[tuple[Any, ...], dict[str, Any] | None]:
+    """A call's arguments, by position and by name.
+
+    Raises
+    ------
+    UnloadableError
+    """
     try:
         arguments: tuple[tuple[Any, ...], dict[str, Any] | None] = (
             loads(payload) if type(payload) is bytes else shelf.load(payload)

@@ -39,7 +39,8 @@ def a_death_fails_its_own_call(open_session: OpenSession) -> None:
     """Whatever ends a worker fails the call that it was at, and the error says what it was."""
     with open_session(workers=2) as session:
         for damage in _DEADLY:
-            error = session.submit(RunningFault(damage)).exception(LIMIT)
+            task = mh.task(RunningFault(damage), worker_retries=0)
+            error = task.submit().exception(LIMIT)
             _check_death(error, damage)
             check("RunningFault" in str(error), f"the call is not named: {error}")
             check_equal(session.submit(work.square, 3).result(LIMIT), 9)
@@ -90,20 +91,40 @@ def a_death_in_a_map_can_be_a_result(open_session: OpenSession) -> None:
 
 
 @case("isolates")
-def a_death_can_be_tried_again(open_session: OpenSession) -> None:
-    """A call or an item whose worker died counts as failed for retries."""
+def a_death_is_tried_again_once(open_session: OpenSession) -> None:
+    """A call or an item whose worker died is tried once more unasked, since a lost worker is not its fault."""
     with open_folder() as folder, open_session(workers=2) as session:
         once = RunningFault(Damage.KILL, once=folder / "call")
-        check_equal(mh.task(once, retries=1).submit(7).result(LIMIT), 7)
+        check_equal(session.submit(once, 7).result(LIMIT), 7)
         once = RunningFault(Damage.OS_EXIT, once=folder / "map")
-        check_equal(session.map(once, range(40), retries=1), list(range(40)))
+        check_equal(session.map(once, range(40)), list(range(40)))
+        error: Any = session.submit(RunningFault(Damage.KILL)).exception(LIMIT)
+        check_equal(session.report().deaths, 4)
+        notes = "\n".join(error.__notes__)
+        check("All 2 attempts failed" in notes, f"not all attempts are told of: {notes}")
+
+
+@case("isolates")
+def deaths_have_retries_of_their_own(open_session: OpenSession) -> None:
+    """`worker_retries` says how often a call is tried again after a death; `retries` has nothing to do with that."""
+    with open_folder() as folder, open_session(workers=2) as session:
+        once = RunningFault(Damage.KILL, once=folder / "call")
+        task = mh.task(once, retries=5, worker_retries=0)
+        _check_death(task.submit(7).exception(LIMIT), Damage.KILL)
+        check_equal(task.submit(7).result(LIMIT), 7)
+        once = RunningFault(Damage.KILL, once=folder / "map")
+        found: Any = session.map(
+            once, range(3), batch=1, retries=5, worker_retries=0, on_error="return"
+        )
+        check_equal(sum(isinstance(value, mh.WorkerDiedError) for value in found), 1)
+        check_equal(session.report().retried, 0)
 
 
 @case("isolates")
 def a_call_that_always_kills_is_given_up(open_session: OpenSession) -> None:
     """It fails after its attempts, alone."""
     with open_session(workers=2) as session:
-        deadly = mh.task(RunningFault(Damage.KILL), retries=2).submit()
+        deadly = mh.task(RunningFault(Damage.KILL), worker_retries=2).submit()
         futures = [session.submit(work.square, x) for x in range(100)]
         check(isinstance(deadly.exception(LIMIT), mh.WorkerDiedError), "it did not fail")
         check_equal(mh.gather(futures, timeout=LIMIT), [x * x for x in range(100)])
@@ -185,7 +206,7 @@ def a_killed_worker_loses_no_waiting_call(open_session: OpenSession) -> None:
         session.submit(work.note, str(folder), 999).result(LIMIT)
         gate = work.Gate(folder)
         pid = session.submit(work.get_pid).result(LIMIT)
-        running = session.submit(gate.enter)
+        running = mh.task(gate.enter, worker_retries=0).submit()
         wait_for(gate.count_entered, "the call began")
         waiting = [session.submit(work.note, str(folder), x) for x in range(30)]
         os.kill(pid, signal.SIGKILL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import CancelledError
 from concurrent.futures import Future as StandardFuture
 from threading import Timer
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import manyhands as mh
 from manyhands.testing import work
 from manyhands.testing.case import OpenSession, case
-from manyhands.testing.checks import LIMIT, check, check_equal, open_folder
+from manyhands.testing.checks import LIMIT, check, check_equal, expect, open_folder
 
 
 @case()
@@ -154,17 +155,23 @@ def a_failed_input_is_not_retried_by_the_call(open_session: OpenSession) -> None
 def an_input_with_retries_is_waited_for(open_session: OpenSession) -> None:
     """A call waits for the last attempt of its input."""
     with open_folder() as folder, open_session(workers=2) as session:
-        source: Any = mh.task(work.fail_until, retries=2).submit(str(folder), 3, 6)
+        task = mh.task(work.fail_until, retries=2, backoff=0.001)
+        source: Any = task.submit(str(folder), 3, 6)
         check_equal(session.submit(work.square, source).result(LIMIT), 36)
 
 
 @case()
-def a_cancelled_input_fails_the_call(open_session: OpenSession) -> None:
-    """What waits for a call that is withdrawn fails."""
+def a_cancelled_input_cancels_the_call(open_session: OpenSession) -> None:
+    """What waits for a call that is withdrawn is withdrawn with it, however far."""
     outside: Any = StandardFuture()
     with open_session(workers=2) as session:
         source: Any = session.submit(work.square, outside)
-        dependent = session.submit(work.square, source)
+        dependent: Any = session.submit(work.square, source)
+        last = session.submit(work.total, [1, dependent])
         check(source.cancel(), "a call that waits for its input could not be cancelled")
-        error = dependent.exception(LIMIT)
-        check(isinstance(error, mh.DependencyError), f"found {error!r}")
+        check(dependent.cancelled() and last.cancelled(), "what waits for it is not cancelled")
+        with expect(CancelledError):
+            last.result(LIMIT)
+        with expect(CancelledError):
+            session.submit(work.square, source).result(LIMIT)
+        check_equal(session.submit(work.square, 3).result(LIMIT), 9)

@@ -1,0 +1,143 @@
+"""Pure: what becomes of actors when they are made, when their workers end, and when they are stopped."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from manyhands.errors import ActorDiedError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class ActorState(Enum):
+    """Where an actor is in its life. The normal path is STARTING, ALIVE, DEAD."""
+
+    STARTING = "starting"
+    """It has no worker yet, or is being made there."""
+    ALIVE = "alive"
+    """Its calls run."""
+    RESTARTING = "restarting"
+    """Its worker has ended, and it is made again in another; its calls wait."""
+    DEAD = "dead"
+    """It was stopped, could not be made, or died once too often; its calls fail."""
+
+
+class ActorLife:
+    """One actor, as its session sees it.
+
+    Attributes
+    ----------
+    number : int
+    class_name : str
+    name : str or None
+        By which it can be found.
+    methods : dict of str to str
+        The names of its class's methods, and the kind of each: "plain", "async" or "stream".
+    restarts : int
+        How often it may still be made again.
+    state : ActorState
+    error : BaseException or None
+        Why it is dead.
+    """
+
+    __slots__ = ("class_name", "error", "methods", "name", "number", "restarts", "state")
+
+    def __init__(
+        self,
+        number: int,
+        class_name: str,
+        name: str | None,
+        methods: dict[str, str],
+        restarts: int,
+    ) -> None:
+        self.number = number
+        self.class_name = class_name
+        self.name = name
+        self.methods = methods
+        self.restarts = restarts
+        self.state = ActorState.STARTING
+        self.error: BaseException | None = None
+
+    def describe(self) -> str:
+        """Its class and its name."""
+        return f"{self.class_name} {self.name!r}" if self.name else self.class_name
+
+    def note_made(self) -> None:
+        """It was made, for the first time or again."""
+        if self.state is not ActorState.DEAD:
+            self.state = ActorState.ALIVE
+
+    def end(self, error: BaseException, *, is_final: bool) -> bool:
+        """Its worker ended, or it could not be made; whether it is made again.
+
+        Parameters
+        ----------
+        error
+            What happened.
+        is_final
+            Whether another attempt would end the same way.
+        """
+        if self.state is ActorState.DEAD:
+            return False
+        if not is_final and self.restarts > 0:
+            self.restarts -= 1
+            self.state = ActorState.RESTARTING
+            return True
+        self.state = ActorState.DEAD
+        first = str(error).strip().partition("\n")[0]
+        self.error = ActorDiedError(
+            f"the actor {self.describe()} is dead, and is not made again: {type(error).__name__}: {first}. To have it "
+            f"made again when its worker dies: restarts=…"
+        )
+        self.error.actor = self.describe()
+        self.error.__cause__ = error
+        return False
+
+    def stop(self) -> None:
+        """It was asked to end."""
+        self.state = ActorState.DEAD
+
+
+class Troupe:
+    """The actors of a session.
+
+    Examples
+    --------
+    >>> troupe = Troupe()
+    >>> life = troupe.add(ActorLife(1, "Counter", "hits", {}, restarts=0))
+    >>> troupe.find("hits") is life, life.state.value
+    (True, 'starting')
+    """
+
+    def __init__(self) -> None:
+        self._lives: dict[int, ActorLife] = {}
+        self._makings: dict[int, ActorLife] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._lives)
+
+    def __iter__(self) -> Iterator[ActorLife]:
+        return iter(list(self._lives.values()))
+
+    def add(self, life: ActorLife, making: int = 0) -> ActorLife:
+        """A new actor, and the key of the call that makes it."""
+        self._lives[life.number] = life
+        self._makings[making] = life
+        return life
+
+    def get(self, number: int) -> ActorLife | None:
+        """The actor with this number."""
+        return self._lives.get(number)
+
+    def find(self, name: str) -> ActorLife | None:
+        """The actor of this name that is not dead."""
+        for life in self:
+            if life.name == name and life.state is not ActorState.DEAD:
+                return life
+        return None
+
+    def find_made_by(self, key: int) -> ActorLife | None:
+        """The actor that the call `key` makes."""
+        return self._makings.get(key)

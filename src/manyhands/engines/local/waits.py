@@ -1,0 +1,164 @@
+"""How a call waits in a worker: its cpus go to others meanwhile, and no interrupt tears what it is in the midst of."""
+
+from __future__ import annotations
+
+import select
+from _thread import get_ident
+from time import perf_counter
+
+from manyhands.engines.local import messages as m
+from manyhands.errors import CallInterrupted
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+    from types import TracebackType
+    from typing import Self
+
+    from manyhands.engines.local.worker import Worker
+
+
+class _RousedError(Exception):
+    """Ends the sleep of a call that is interrupted while it waits."""
+
+
+class Waits:
+    """The waits of the call that a worker is at, and what holds interrupts back from it.
+
+    Parameters
+    ----------
+    worker
+        Whose main thread waits.
+
+    Attributes
+    ----------
+    seconds : float
+        That the call has waited so far.
+    """
+
+    def __init__(self, worker: Worker) -> None:
+        self.seconds = 0.0
+        self._worker = worker
+        self._main = get_ident()
+        self._poll = select.poll()
+        self._poll.register(worker.channel.fileno(), select.POLLIN)
+        self._guards = 0
+        self._is_asleep = False
+        self._is_interrupted = False
+        self._may_go_on = False
+        self._taken = 0  # messages, so far
+
+    def interrupt(self) -> None:
+        """The call is to end: at once, or where it is guarded, at the end of that (in a signal handler)."""
+        if not self._guards:
+            raise CallInterrupted("the call was cancelled, or has run out of time")
+        self._is_interrupted = True
+        if self._is_asleep:
+            raise _RousedError
+
+    def guard(self) -> Self | AbstractContextManager[None]:
+        """In a ``with`` block: hold interrupts back until its end. Other threads than the main one are not struck."""
+        return self if get_ident() == self._main else _NOTHING
+
+    def __enter__(self) -> Self:
+        self._guards += 1
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._guards -= 1
+        if not self._guards and self._is_interrupted:
+            self._is_interrupted = False
+            if error is None:
+                raise CallInterrupted("the call was cancelled, or has run out of time")
+
+    def let_go_on(self) -> None:
+        """The parent has cpus for the call again."""
+        self._may_go_on = True
+
+    def wait(self, is_done: Callable[[], bool], timeout: float | None, key: int = 0) -> bool:
+        """Wait until `is_done`, taking in messages; False where `timeout` seconds passed first.
+
+        Parameters
+        ----------
+        is_done
+        timeout
+        key
+            Of the one call that is waited for, if it is one.
+        """
+        with self:
+            self.take_in()
+            if is_done():
+                return True
+            begin = perf_counter()
+            deadline = None if timeout is None else begin + timeout
+            try:
+                return self._wait(is_done, deadline, key)
+            finally:
+                self.seconds += perf_counter() - begin
+
+    def _wait(self, is_done: Callable[[], bool], deadline: float | None, key: int) -> bool:
+        worker = self._worker
+        worker.flush()
+        while True:
+            self._may_go_on = False
+            worker.channel.send((m.BLOCKED, worker.give_up_waiting(), key))
+            is_awake = False
+            while not self._may_go_on:
+                # What it waits for may have been on its way already when the parent was told that it waits.
+                taken = self._taken
+                is_over = self._is_interrupted or _is_over(deadline) or is_done()
+                if self._may_go_on:
+                    break
+                if self._taken != taken and not is_over:
+                    continue  # asking has taken messages in, which may be what it asked for
+                if is_over and not is_awake:
+                    is_awake = True
+                    worker.channel.send((m.WAKE, self._is_interrupted or _is_over(deadline)))
+                self._sleep(None if is_awake else deadline, is_awake=is_awake)
+                self.take_in()
+            if is_done():
+                return True
+            if self._is_interrupted or _is_over(deadline):
+                return False
+
+    def _sleep(self, deadline: float | None, *, is_awake: bool) -> None:
+        left = None if deadline is None else max(0.0, deadline - perf_counter()) * 1000
+        try:
+            self._is_asleep = True
+            # An interrupt that came before this line has roused nobody; the parent is told of it in the next round.
+            if is_awake or not self._is_interrupted:
+                self._poll.poll(left)
+        except _RousedError:
+            pass
+        finally:
+            self._is_asleep = False
+
+    def take_in(self) -> None:
+        """Take in all messages that are there."""
+        worker = self._worker
+        while (received := worker.channel.receive(wait=False)) is not None:
+            self._taken += 1
+            worker.take_beside(*received)
+
+
+class _Nothing:
+    """A ``with`` block that does nothing."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+_NOTHING = _Nothing()
+
+
+def _is_over(deadline: float | None) -> bool:
+    return deadline is not None and perf_counter() >= deadline

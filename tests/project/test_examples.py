@@ -1,0 +1,37 @@
+"""The programs in `examples/` run as they are, on every engine."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+SAYS = {
+    "disk_usage": "folders could not be read",
+    "fibonacci": "plan(12) = 144",
+    "quicksort": "20000 values in order",
+}
+
+
+def test_every_example_is_tried() -> None:
+    assert [path.stem for path in EXAMPLES] == sorted(SAYS)
+
+
+@pytest.mark.parametrize("engine", ["local", "threads", "inline"])
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_it_runs(path: Path, engine: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(path)],
+        cwd=tmp_path,
+        env={**os.environ, "MANYHANDS_ENGINE": engine},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert SAYS[path.stem] in done.stdout
+    assert not done.stderr, done.stderr
