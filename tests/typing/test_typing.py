@@ -78,7 +78,13 @@ def test_the_package_says_that_it_is_typed() -> None:
 def test_typical_user_code_runs() -> None:
     """The file is a program too, so that what is accepted is also what works."""
     names = ["use_map", "use_streams", "use_submit", "use_futures_as_arguments", "use_tasks"]
-    names += ["use_collections_of_futures", "use_sessions", "use_report", "use_errors"]
+    names += [
+        "use_collections_of_futures",
+        "use_sessions",
+        "use_actors",
+        "use_report",
+        "use_errors",
+    ]
     calls = "\n".join(f"user_code.{name}()" for name in names)
     script = f"import asyncio, user_code\n{calls}\nasyncio.run(user_code.use_await())\n"
     done = subprocess.run(

@@ -55,6 +55,58 @@ def fetch(name: str, *, size: int = 1) -> bytes:
 norm = mh.task(math.hypot, retries=1)
 
 
+def is_transient(error: BaseException) -> bool:
+    return isinstance(error, OSError)
+
+
+@mh.task(
+    cpus=0.5,
+    memory="1GB",
+    timeout=60,
+    priority=1,
+    retries=3,
+    retry_on=is_transient,
+    worker_retries=0,
+    backoff=0.01,
+    backoff_cap=1,
+)
+def weigh(x: int) -> float:
+    return x * 1.5
+
+
+@mh.task
+def count_down(start: int) -> Generator[int, None, None]:
+    while start:
+        yield start
+        start -= 1
+
+
+@mh.task
+async def triple_later(x: int) -> int:
+    await asyncio.sleep(0)
+    return 3 * x
+
+
+class Counter:
+    def __init__(self, start: int = 0) -> None:
+        self.value = start
+
+    def add(self, amount: int = 1) -> int:
+        self.value += amount
+        return self.value
+
+    def checkpoint(self) -> int:
+        return self.value
+
+    @classmethod
+    def restore(cls, value: int) -> Counter:
+        return Counter(value)
+
+
+# mypy takes no notice of what a class's decorator makes of it, so this is how typed code makes an actor's class.
+counters = mh.actor(Counter, restarts=1)
+
+
 def use_map() -> None:
     assert_type(mh.map(double, range(4)), list[int])
     assert_type(mh.map(half, [1, 2]), list[float])
@@ -65,6 +117,8 @@ def use_map() -> None:
     assert_type(mh.map(Point, [1.0], [2.0]), list[Point])
     assert_type(mh.map(double, [1], batch=10, progress=False, retries=1), list[int])
     assert_type(mh.map(double, [1], retry_on=(OSError, ValueError)), list[int])
+    assert_type(mh.map(double, [1], retries=1, retry_on=is_transient), list[int])
+    assert_type(mh.map(double, [1], timeout=60, deadline=60.0, cpus=1, priority=2), list[int])
     assert_type(mh.map(double, [1], on_error="raise"), list[int])
     for outcome in mh.map(double, [1, 2], on_error="return"):
         if isinstance(outcome, BaseException):
@@ -78,6 +132,9 @@ def use_streams() -> None:
     assert_type(mh.imap_unordered(half, range(3)), Generator[float, None, None])
     firsts = list(itertools.islice(mh.imap(double, itertools.count()), 3))
     assert_type(firsts, list[int])
+    with count_down.stream(3) as numbers:
+        assert isinstance(numbers, mh.Stream)
+        assert [next(numbers), *numbers] == [3, 2, 1]
 
 
 def use_submit() -> None:
@@ -90,6 +147,7 @@ def use_submit() -> None:
     as_stdlib: concurrent.futures.Future[int] = number
     number.add_done_callback(lambda future: print(future.done()))
     number.cancel()
+    assert_type(number.cancel(running=True), bool)
     print(as_stdlib.done())
 
 
@@ -109,6 +167,9 @@ def use_tasks() -> None:
     assert_type(triple.submit(3), mh.Future[int])
     assert_type(triple.map([1, 2]), list[int])
     assert_type(triple.options(retries=2).submit(3).result(), int)
+    assert_type(triple.options(timeout=60, memory="1GB").map([1, 2]), list[int])
+    assert_type(weigh.submit(2).result(), float)
+    print(triple_later.submit(2).result())
     assert_type(fetch("a", size=2), bytes)
     assert_type(fetch.submit("a", size=2).result(), bytes)
     assert_type(norm(3.0, 4.0), float)
@@ -118,6 +179,7 @@ def use_tasks() -> None:
 def use_collections_of_futures() -> None:
     futures = [mh.submit(double, n) for n in range(3)]
     assert_type(mh.gather(futures), list[int])
+    assert_type(mh.gather(futures, timeout=30, deadline=60), list[int])
     for outcome in mh.gather(futures, on_error="return"):
         if isinstance(outcome, BaseException):
             raise outcome
@@ -147,6 +209,24 @@ def use_sessions() -> None:
         assert_type(mh.map(double, [1]), list[int])
     inline = mh.Session("inline")
     inline.close()
+    options = mh.Session(
+        workers=2, min_workers=1, max_calls_per_worker=100, gpus=0, resources={"licence": 1}
+    )
+    with options as session:
+        session.restart_workers()
+        assert_type(session.actors(), list[mh.ActorFact])
+
+
+def use_actors() -> None:
+    assert_type(counters, mh.ActorClass[Counter])
+    assert_type(counters(5).add(), int)
+    counter = counters.start(10)
+    assert_type(counter, mh.ActorHandle)
+    assert [counter.add(1), counter.add.submit(1).result(), counter.add()] == [11, 12, 13]
+    named = counters.options(name="hits").start()
+    assert mh.find_actor("hits") == named
+    named.kill()
+    counter.stop()
 
 
 async def use_await() -> float:
@@ -154,6 +234,8 @@ async def use_await() -> float:
     assert_type(number, int)
     pair = await asyncio.gather(mh.submit(double, 1), mh.submit(half, 1))
     assert_type(pair, tuple[int, float])
+    async for step in count_down.stream(2):
+        print(step)
     return pair[1]
 
 
@@ -170,6 +252,10 @@ def use_errors() -> None:
         mh.submit(double, 1).result(timeout=30)
     except mh.WorkerDiedError as error:
         print(error)
+    except (mh.CallTimeoutError, mh.DeadlineError, mh.OutOfMemoryError) as error:
+        print(error)
+    except mh.ActorDiedError as error:
+        print(error.actor)
     except mh.ManyhandsError as error:
         print(error)
     finally:

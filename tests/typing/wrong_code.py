@@ -30,6 +30,9 @@ mh.map(double, numbers, batch="large")  # error
 mh.map(double, numbers, on_error="ignore")  # error
 mh.map(double, numbers, retries="twice")  # error
 mh.map(double, numbers, retry_on=ValueError())  # error
+mh.map(double, numbers, deadline="soon")  # error
+mh.map(double, numbers, timeout="long")  # error
+mh.map(double, numbers, worker_retries=None)  # error
 mh.map(double, numbers, colour="red")  # error
 mh.imap(double, words)  # error
 mh.imap_unordered(double, words)  # error
@@ -54,6 +57,17 @@ triple.options(retries="many")  # error
 triple.options(colour="red")  # error
 mh.task(3)  # error
 mh.task(retries="two")  # error
+mh.task(double, timeout="long")  # error
+mh.task(double, cpus="many")  # error
+mh.task(double, priority=1.5)  # error
+mh.task(double, deadline=5)  # error
+triple.options(resources=["licence"])  # error
+mh.submit(double, 1).cancel(running="yes")  # error
+mh.gather([mh.submit(double, 1)], deadline="soon")  # error
+mh.actor(3)  # error
+mh.actor(list, restarts="once")  # error
+mh.actor(list, speed=3)  # error
+mh.find_actor(3)  # error
 
 mh.gather(3)  # error
 mh.gather([1, 2])  # error
@@ -66,6 +80,8 @@ mh.as_completed([1, 2])  # error
 mh.Session(workers="two")  # error
 mh.Session("local", initializer=3)  # error
 mh.Session("local", colour="red")  # error
+mh.Session("local", min_workers="two")  # error
+mh.Session("local", resources=["licence"])  # error
 
 with mh.Session("threads", workers=2) as session:
     session.map(double, words)  # error

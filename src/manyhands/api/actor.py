@@ -153,6 +153,17 @@ class ActorHandle:
     ----------
     actor_name : str or None
         By which `find_actor` finds it.
+
+    Examples
+    --------
+    >>> import manyhands as mh
+    >>> numbers = mh.actor(list).start([3, 1])
+    >>> numbers.append(2)
+    >>> numbers.index.submit(2).result()
+    2
+    >>> numbers
+    <Actor list>
+    >>> numbers.stop()
     """
 
     def __init__(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from manyhands.core.engine import Engine
     from manyhands.core.future import Future
-    from manyhands.core.lifecycle import Effect, Lifecycle
+    from manyhands.core.lifecycle import Cancel, Effect, Fail, Lifecycle
 
     End = Callable[[int, BaseException | None], None]
 
@@ -190,11 +190,23 @@ class Ledger:
                         note_attempts(failure, effect.history)
                     self._end(effect.key, failure)
                 has_ended = True
+        for effect in effects:
+            if isinstance(effect, (Fail, Cancel)):
+                self._end_late(effect, error)
         for effect in effects:  # what they waited for was needed for the words of their errors
             if isinstance(effect, (Fail, Cancel)):
                 self._inputs.pop(effect.key, None)
         if has_ended:
             self._engine.rouse()
+
+    def _end_late(self, effect: Fail | Cancel, error: BaseException | None) -> None:
+        """End what began to wait for a call while it ended: the account knew it no more, and its future not yet."""
+        life = self._get_life()
+        with self._lock:
+            event = life.cancel if type(effect).__name__ == "Cancel" else life.refuse
+            late = [other for other in event(effect.key) if other.key != effect.key]
+        if late:
+            self._perform(late, error)
 
     def _drop(self, key: int) -> None:
         self._kept.pop(key, None)

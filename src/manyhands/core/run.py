@@ -187,6 +187,9 @@ class Run:
         """Whether the caller is the first who wants to say how the attempt ended."""
         with self._lock:
             is_first, self._is_claimed = not self._is_claimed, True
+            if is_first and not self.call.options.window:
+                # It leads back here, and such a circle would keep the call's arguments until the next collection.
+                self.context = None
             return is_first
 
     def give_up(self) -> bool:

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+_LONGEST_SECONDS = 86_400.0
+"""Of a wait at a time: there is a longest one that the system takes."""
+
+
 class Timers:
     """Calls functions later; the thread is started by the first and lives on."""
 
@@ -37,7 +41,8 @@ class Timers:
         while True:
             with self._change:
                 while not self._due or self._due[0][0] > monotonic():
-                    self._change.wait(self._due[0][0] - monotonic() if self._due else None)
+                    left = self._due[0][0] - monotonic() if self._due else None
+                    self._change.wait(None if left is None else min(left, _LONGEST_SECONDS))
                 fn = heappop(self._due)[2]
             fn()
             del fn

@@ -301,7 +301,7 @@ def submit_square(x: int) -> int:
 
 def say(text: str, stream: str = "stdout") -> None:
     """Print to a standard stream."""
-    print(text, file=getattr(sys, stream))
+    getattr(sys, stream).write(f"{text}\n")  # at once: other threads write too
 
 
 def log(logger: str, level: int, text: str) -> None:

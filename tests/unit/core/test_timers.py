@@ -75,6 +75,16 @@ def test_there_is_one_thread_and_none_before_it_is_needed(timers: Timers) -> Non
     assert timers._thread is thread
 
 
+def test_what_is_due_in_centuries_keeps_nothing_from_its_time(timers: Timers) -> None:
+    done = threading.Event()
+    timers.call_later(1e12, lambda: None)  # a lock takes no more than 292 years
+    timers.call_later(0.02, done.set)
+    assert done.wait(30)
+    again = threading.Event()
+    timers.call_later(0.02, again.set)
+    assert again.wait(30)
+
+
 def test_what_was_called_is_let_go(timers: Timers) -> None:
     done = threading.Event()
     gone = threading.Event()

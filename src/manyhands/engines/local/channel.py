@@ -23,6 +23,9 @@ MAX_FRAME = 192 * 1024
 """Bytes of the largest message; what is larger goes through a segment. The kernel's default for a socket's
 buffer is 208 KiB, and a message on a packet socket has to fit in it."""
 
+LONGEST_SECONDS = 86_400.0
+"""Of a wait at a time, since `poll` takes no more than 24 days."""
+
 _MAX_FDS = 64
 _ANCILLARY = _socket.CMSG_SPACE(_MAX_FDS * 4)
 
@@ -128,7 +131,7 @@ class Channel:
 
     def wait(self, seconds: float) -> bool:
         """Sleep until something is there to be read, at most so long; whether it is."""
-        return bool(self._poll.poll(seconds * 1000))
+        return bool(self._poll.poll(min(seconds, LONGEST_SECONDS) * 1000))
 
     def watch(self, seconds: float) -> None:
         """Look for a message without sleeping, for at most `seconds`, and let whoever wants this core have it.

@@ -14,6 +14,7 @@ from collections import deque
 from time import monotonic, perf_counter, sleep
 
 from manyhands.core.interrupts import HeldInterrupts
+from manyhands.engines.local.channel import LONGEST_SECONDS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -281,9 +282,9 @@ class Driver:
             nap = self._steps.estimate_slack()
             if nap and (timeout is None or nap < timeout):
                 sleep(nap)
-            elif self._steps.has_free_core():
-                return self._watch() or self._poll.poll(timeout)
-            return self._poll.poll(timeout)
+            elif self._steps.has_free_core() and (events := self._watch()):
+                return events
+            return self._poll.poll(None if timeout is None else min(timeout, LONGEST_SECONDS))
         finally:
             interrupts.is_waiting = False
 

@@ -758,7 +758,8 @@ class PoolState:
             Workers that stages share, at most.
         """
         for stage in [stage for stage in self.stages.values() if stage.is_waiting]:
-            if not self.capacity.fits(stage.need):
+            # What needs nothing has room also where cpus are overdrawn for a moment.
+            if stage.need is not NO_NEED and not self.capacity.fits(stage.need):
                 continue
             stage.is_waiting, stage.holds = False, True
             stage.devices = self.capacity.take(stage.need)

@@ -7,6 +7,7 @@ from _thread import get_ident
 from time import perf_counter
 
 from manyhands.engines.local import messages as m
+from manyhands.engines.local.channel import LONGEST_SECONDS
 from manyhands.errors import CallInterrupted
 
 TYPE_CHECKING = False
@@ -128,12 +129,12 @@ class Waits:
                 return False
 
     def _sleep(self, deadline: float | None, *, is_awake: bool) -> None:
-        left = None if deadline is None else max(0.0, deadline - perf_counter()) * 1000
+        left = None if deadline is None else max(0.0, deadline - perf_counter())
         try:
             self._is_asleep = True
             # An interrupt that came before this line has roused nobody; the parent is told of it in the next round.
             if is_awake or not self._is_interrupted:
-                self._poll.poll(left)
+                self._poll.poll(None if left is None else min(left, LONGEST_SECONDS) * 1000)
         except _RousedError:
             pass
         finally:

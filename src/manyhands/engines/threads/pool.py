@@ -157,10 +157,10 @@ class Pool:
                 return
 
     def launch(self, run: ThreadRun) -> bool:
-        """Give a call to a thread (with the lock held); False where the system gives no more threads."""
+        """Give a call to a thread (with the lock held); False, or RuntimeError, where there are no more to be had."""
         if run.job.is_async:
-            self.runs[run.call.key] = run
             run.loop = self.get_loop()
+            self.runs[run.call.key] = run
             run.loop.begin(self._execute_on_loop, run)
             return True
         worker = run.life.worker if run.life is not None else None
@@ -346,6 +346,7 @@ class Pool:
             worker.hush()  # it need not be woken
 
     def deliver(self, run: ThreadRun, value: Any, error: BaseException | None) -> None:
+        """Tell the session how a call ended; the caller has claimed that."""
         if run.is_silent:
             return
         if error is None:

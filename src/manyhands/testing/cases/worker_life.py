@@ -128,6 +128,7 @@ def a_call_may_restart_the_workers(open_session: OpenSession) -> None:
         for _ in range(3):
             session.restart_workers()
             futures += [session.submit(work.square, x) for x in range(200)]
+        check_equal(session.submit(_restart).result(LIMIT), "restarted")
         check_equal(mh.gather(futures, timeout=LIMIT), [x * x for x in range(200)] * 4)
         check_equal(session.report().deaths, 0)
 
@@ -176,6 +177,13 @@ def _tell_start(*, folder: str) -> bool:
 
 def _tell_below(folder: str) -> bool:
     return mh.submit(partial(_tell_start, folder=folder)).result(LIMIT)
+
+
+def _restart() -> str:
+    from manyhands.session import get_session
+
+    get_session().restart_workers()
+    return "restarted"
 
 
 def _lives(pid: int) -> bool:

@@ -130,6 +130,15 @@ def test_a_program_that_is_started_inherits_no_end(pair: tuple[Channel, Channel]
     assert not any(os.get_inheritable(end.fileno()) for end in pair)
 
 
+def test_a_wait_ends_with_a_message_or_with_its_time(pair: tuple[Channel, Channel]) -> None:
+    ours, theirs = pair
+    assert not theirs.wait(0)
+    assert not theirs.wait(0.001)
+    ours.send((1,))
+    assert theirs.wait(0)
+    assert theirs.wait(1e10), "longer than the system takes"
+
+
 def test_a_watch_ends_with_a_message_or_with_its_time(
     pair: tuple[Channel, Channel], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -394,6 +394,20 @@ def test_a_wait_is_interrupted_and_the_driver_stays_whole(driver: Driver, steps:
     assert driver.wait_until(lambda: steps.delivered == 2, LONG)
 
 
+def test_times_longer_than_the_system_takes_are_waited_for_too(
+    driver: Driver, steps: FakeSteps
+) -> None:
+    """A call may have a time-out of a year, and its caller patience for a century."""
+    steps.answers = False
+    steps.again = 366 * 86_400.0
+    submit(driver, steps)
+    waiter, answers = run_in_thread(lambda: driver.wait_until(lambda: steps.delivered == 1, 1e10))
+    steps.answer()
+    waiter.join(LONG)
+    assert answers == [True]
+    assert steps.errors == []
+
+
 def test_a_closed_driver_leaves_nothing(steps: FakeSteps) -> None:
     before = set(os.listdir("/proc/self/fd"))  # noqa: PTH208 - names are all that is asked
     driver = Driver(steps)

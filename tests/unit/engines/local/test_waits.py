@@ -249,6 +249,16 @@ def test_a_wait_without_time_looks_once(
     assert not worker.waits.wait(lambda: False, 0)
 
 
+def test_a_wait_may_be_longer_than_the_system_takes(
+    worker: FakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch, worker)
+    worker.on_send[m.WAKE] = lambda is_urgent: worker.arrive(GO_ON)
+    assert not worker.waits.wait(lambda: False, 100 * 86_400)
+    assert clock.now == 100.0 + 100 * 86_400
+    assert max(sleep or 0.0 for sleep in clock.sleeps) < 2**31, "of milliseconds"
+
+
 def test_the_seconds_of_several_waits_add_up(
     worker: FakeWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -308,6 +308,56 @@ def test_a_coroutine_that_blocks_the_loop(engine: ThreadsEngine, sink: FakeSink)
     blocker.may_end.set()
 
 
+class SlowLoop:
+    """An event loop that is at what a test says."""
+
+    ident = 0
+
+    def __init__(self, *tasks: object) -> None:
+        self.tasks = iter(tasks)
+        self.closed = 0
+
+    def get_task(self) -> object:
+        return next(self.tasks)
+
+    def close(self, grace: float) -> None:
+        self.closed += 1
+
+
+def suspect(engine: ThreadsEngine, monkeypatch: pytest.MonkeyPatch, *tasks: object) -> Any:
+    """Have it seen whether a loop hangs that is at these tasks in turn."""
+    watched: list[Any] = []
+    over = engine._pool.overdue
+    monkeypatch.setattr(over._watchdog, "watch", lambda what, seconds: watched.append(what))
+    loop: Any = SlowLoop(*tasks)
+    suspicion = overdue._Suspicion(_Unheard(), loop)  # type: ignore[arg-type]
+    over._suspect(suspicion)
+    while watched:
+        over._take_due(watched.pop())
+    return loop
+
+
+class _Unheard:
+    """A run that has not heard that it is to end."""
+
+    is_heard = False
+
+
+def test_a_loop_that_stays_at_one_task_hangs(
+    engine: ThreadsEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert suspect(engine, monkeypatch, "a", "a").closed == 1
+
+
+def test_a_loop_that_is_only_slow_has_time(
+    engine: ThreadsEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is at another task whenever one looks; but not for ever."""
+    loop = suspect(engine, monkeypatch, *range(100))
+    assert loop.closed == 1
+    assert next(loop.tasks) >= overdue._LOOKS
+
+
 # Calls that gave a future.
 
 
