@@ -777,7 +777,8 @@ def _choose_engine() -> str:
     A call that uses the package inside a worker uses the workers that there are: the cores are taken.
     """
     if place.in_worker:
-        return "inline" if place.link is None else "nested"
+        # One at a time speaks to the program; a session that a call opens beside it has no workers of its own.
+        return "inline" if place.link is None or place.link.nested is not None else "nested"
     return os.environ.get(ENGINE_VARIABLE) or "auto"
 
 

@@ -187,10 +187,11 @@ class Run:
         """Whether the caller is the first who wants to say how the attempt ended."""
         with self._lock:
             is_first, self._is_claimed = not self._is_claimed, True
-            if is_first and not self.call.options.window:
-                # It leads back here, and such a circle would keep the call's arguments until the next collection.
-                self.context = None
             return is_first
+
+    def let_go(self) -> None:
+        """The attempt has ended. Its context leads back here, and the circle would keep the call until a collection."""
+        self.context = None
 
     def give_up(self) -> bool:
         """Leave the call to its thread; False where it has left that already, and its end is on the way."""

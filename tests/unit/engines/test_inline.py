@@ -1,7 +1,9 @@
 """The engine that runs every call at once, in the caller."""
 
 import asyncio
+import gc
 import threading
+import weakref
 from concurrent.futures import CancelledError
 from contextvars import ContextVar
 from typing import Any
@@ -139,6 +141,23 @@ def test_a_calls_context_is_its_own(engine: InlineEngine, sink: FakeSink) -> Non
 
     engine.submit(call(1, change))
     assert (sink.ends[1], tone.get()) == ("outer", "outer")
+
+
+def test_arguments_are_let_go(engine: InlineEngine, sink: FakeSink) -> None:
+    """Without a collection: nothing leads in a circle."""
+
+    class Thing:
+        pass
+
+    thing = Thing()
+    watched = weakref.ref(thing)
+    gc.disable()
+    try:
+        engine.submit(call(1, id, thing))
+        del thing
+        assert watched() is None
+    finally:
+        gc.enable()
 
 
 def test_what_never_fits_is_explained(engine: InlineEngine) -> None:

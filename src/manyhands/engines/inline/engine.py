@@ -116,6 +116,7 @@ class InlineEngine(ObjectStore):
 
     def _end(self, run: InlineRun, value: Any, error: BaseException | None) -> None:
         key = run.call.key
+        run.let_go()
         failure = run.make_timeout_error(error) if run.is_over_time() else error
         is_first = run.claim()
         with self._change:
@@ -182,6 +183,7 @@ class InlineEngine(ObjectStore):
         if stream.lock.acquire(blocking=False):
             try:
                 stream.close()
+                stream.run.let_go()
             finally:
                 stream.lock.release()
         else:  # it is asked for an item just now

@@ -262,6 +262,8 @@ class LocalEngine:
             self.stages.fail_orphans()
         if pool.stages:
             self.stages.check_stopping()
+            if any(stage.is_waiting for stage in pool.stages.values()):
+                self.stages.give_places()  # calls that have ended may have made room
         if not pool.has_queued():
             self._even_out()
         if self.functions.departed:

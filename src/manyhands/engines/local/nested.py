@@ -58,7 +58,10 @@ class NestedEngine:
 
     def __init__(self) -> None:
         self._worker = place.link
-        self.first_key = (self._worker.settings["number"] << m.ORIGIN_SHIFT) + 1
+        # Sessions of one worker follow each other, and an answer to one must not be taken for another's.
+        self._worker.sessions = (self._worker.sessions + 1) % 256
+        number = self._worker.settings["number"]
+        self.first_key = (number << m.ORIGIN_SHIFT) + (self._worker.sessions << 32) + 1
 
     def start(self, config: EngineConfig, sink: Sink) -> None:  # noqa: ARG002 - the program's counts
         self._sink = sink
@@ -317,8 +320,9 @@ class NestedEngine:
     def restart_workers(self) -> None:
         self.ask("restart_workers")
 
-    def close(self, grace: float) -> None:
-        """The workers are the program's."""
+    def close(self, grace: float) -> None:  # noqa: ARG002 - nothing of it is at work
+        if self._worker.nested is self:  # the workers are the program's
+            self._worker.nested = None
 
 
 def _travels_by_value(module: str) -> bool:

@@ -171,8 +171,10 @@ class Staff:
     def shrink(self) -> None:
         """Let workers go that were needed for a while."""
         for worker in self._engine.pool.list_excess(self.count_kept()):
-            if not worker.joined and not self._engine.nesting.is_home(worker.number):
-                self.dismiss(self._engine.processes[worker.number])
+            process = self._engine.processes.get(worker.number)
+            is_home = bool(worker.joined) or self._engine.nesting.is_home(worker.number)
+            if process is not None and not is_home:
+                self.dismiss(process)
 
     def count_kept(self) -> int:
         """How many workers stay where there is nothing to do."""
@@ -379,6 +381,7 @@ class Staff:
             self._engine.nesting.lose(number)
         self._engine.processes.clear()
         self._engine.pool.workers.clear()
+        self._engine.pool.crew.clear()
 
     def end_all(self) -> None:
         """End what has not ended by itself, and the template."""

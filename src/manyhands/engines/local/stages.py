@@ -84,8 +84,9 @@ class Stages:
         pool = self._engine.pool
         misfit = self._engine.explain_need(where.need)
         if misfit is not None:
-            error = InvalidArgumentError(f"the actor {actor.making.function.name}: {misfit}")
-            self._engine.fail(actor.making, error)
+            what = f"the actor {actor.making.function.name} cannot be made: {misfit}"
+            self.refuse(number, ActorDiedError(what))
+            self._engine.fail(actor.making, InvalidArgumentError(what))
             return
         is_host = where.is_light or where.concurrency > 1 or where.is_async
         limit = where.concurrency if is_host else AHEAD_ON_STAGE

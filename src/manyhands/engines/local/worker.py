@@ -129,6 +129,8 @@ class Worker:
     ----------
     nested : NestedEngine or None
         Of the session that this worker's calls use, once one does.
+    sessions : int
+        How many there have been.
     """
 
     def __init__(self, channel: Channel, region: memoryview, settings: dict[str, Any]) -> None:
@@ -138,6 +140,7 @@ class Worker:
         self.words = self._words = region.cast("Q")
         self.shelf = self._shelf = Shelf(channel, self._words, settings["number"])
         self.nested: NestedEngine | None = None
+        self.sessions = 0
         self.waits = Waits(self)
         self._early: dict[int, tuple[tuple[Any, ...], tuple[int, ...]]] = {}
         self._turn = 0  # the number of the next of the messages that keep their order
@@ -400,6 +403,8 @@ class Worker:
                 lost = [function_key] if is_missing else []
                 uses = self._return_call(key, payload, uses, lost)
                 continue
+            if extras is not None:
+                words[m.STARTED] = 0  # what stands there is another call's
             words[m.CURRENT] = key
             failed = False
             begin = end = 0.0

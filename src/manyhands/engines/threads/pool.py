@@ -321,6 +321,7 @@ class Pool:
     ) -> None:
         """An attempt has ended; all ends come by here, but those of threads that are given up."""
         self.overdue.unwatch(run)
+        run.let_go()
         failure = run.make_timeout_error(error) if run.is_over_time() else error
         is_first = run.claim()
         if failure is not None:
