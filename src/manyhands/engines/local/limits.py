@@ -204,9 +204,6 @@ class Limits:
             return GRACE_SECONDS / 4
         left = ending.since + (_STACK_SECONDS if ending.is_asked else GRACE_SECONDS) - now
         if left > 0:
-            if process.get_current() == key and not ending.is_asked:
-                process.interrupt(key)  # it may not have begun when it was interrupted first
-                return min(left, GRACE_SECONDS / 4)
             return left
         if not ending.is_asked:
             ending.is_asked, ending.since = True, now
