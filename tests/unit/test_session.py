@@ -286,6 +286,7 @@ def test_inside_of_a_worker_calls_go_to_the_programs_session(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class FakeLink:
+        nested = None
         settings = {"workers": 7}  # noqa: RUF012 - of this test alone
 
     monkeypatch.setattr(place, "in_worker", True)
