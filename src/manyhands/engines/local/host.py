@@ -208,7 +208,12 @@ class Host(Worker):
         self, running: _Running, fn: Callable[..., Any], payload: Any, uses: list[int]
     ) -> None:
         place.here.set(Place(None, running.key, _Post(self, running)))
-        running.thread = threading.get_ident()
+        with running.lock:
+            if not running.was_interrupted:
+                running.thread = threading.get_ident()
+        if running.thread is None:  # it was cancelled before it had begun
+            self._end(running, None, CallInterrupted(), uses)
+            return
         value: Any = None
         error: BaseException | None = None
         try:
@@ -239,7 +244,11 @@ class Host(Worker):
             self._end(running, value, error, uses)
 
         def begin() -> None:
-            running.task = loop.create_task(wait())
+            with running.lock:
+                running.task = loop.create_task(wait())
+                is_late = running.was_interrupted
+            if is_late:
+                loop.call_soon(running.task.cancel)  # once it has begun, or it would not end it
 
         loop.call_soon_threadsafe(begin, context=copy_context())
 
@@ -331,14 +340,13 @@ class Host(Worker):
         self._interrupt(running)
 
     def _interrupt(self, running: _Running) -> None:
-        running.was_interrupted = True
-        running.ends_at = monotonic() + GRACE_SECONDS
-        if running.task is not None:
-            assert self._loop is not None
-            self._loop.call_soon_threadsafe(running.task.cancel)
-            return
         with running.lock:
-            if running.thread is not None:
+            running.was_interrupted = True
+            running.ends_at = monotonic() + GRACE_SECONDS
+            if running.task is not None:
+                assert self._loop is not None
+                self._loop.call_soon_threadsafe(running.task.cancel)
+            elif running.thread is not None:
                 _interrupt_thread(running.thread, CallInterrupted)
 
     def _describe_stack(self, running: _Running) -> str:
