@@ -226,6 +226,7 @@ class Client:
             timeout = self.chance.choice([0.02, 0.05])
             seconds = self.chance.choice([0.0, 0.01, 0.5])
             is_stubborn = self.chance.random() < 0.05
+            self.witness.excuses += is_stubborn
             self._open.append(
                 self._make(
                     "timed", linger, 2.0 if is_stubborn else seconds, is_stubborn, timeout=timeout
@@ -234,10 +235,7 @@ class Client:
 
     def do_cancel(self) -> None:
         """Calls that are cancelled while they run."""
-        made = [
-            self._make("lingering", linger, 0.3, self.chance.random() < 0.02)
-            for _ in range(self.chance.randrange(1, 6))
-        ]
+        made = [self._make("lingering", linger, 0.3) for _ in range(self.chance.randrange(1, 6))]
         followers = [self._combine(made) for _ in range(2)]
         self.chance.shuffle(made)
         if self.chance.random() < 0.5:
@@ -261,7 +259,7 @@ class Client:
     # Maps.
 
     def do_map(self) -> None:
-        size = self.chance.choice([0, 1, 30, 300, 1000])
+        size = self.chance.choice([0, 1, 10, 30, 100, 300])
         number = self._take(size)
         bad: frozenset[int] = frozenset()
         if size and self.chance.random() < 0.3:
@@ -420,6 +418,7 @@ class Client:
             if self.chance.random() < 0.5:
                 handle.stop()
             else:
+                self.witness.excuses += 1
                 handle.kill()
         self._settle_performer(performer)
 

@@ -8,22 +8,21 @@ engine's queue: code of ours that a call uses runs under a *guard*, and what was
 
 from __future__ import annotations
 
-import sys
 import threading
-from os.path import dirname, join
 from time import monotonic
 
 from manyhands.core import place
 from manyhands.core.attempt import attempt, describe_call
+from manyhands.core.interruption import let_interrupt_come, send_interrupt
 from manyhands.core.interrupts import HeldInterrupts
+from manyhands.core.stacks import format_traceback
 from manyhands.core.timeouts import make_timeout_error
 from manyhands.errors import CallInterrupted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from contextvars import Context
-    from traceback import FrameSummary
     from types import TracebackType
     from typing import Self
 
@@ -122,16 +121,19 @@ class Run:
             return True
 
     def _leave(self) -> None:
-        """From here on no interrupt will come to this thread; one that is under way is taken back."""
+        """From here on no interrupt will come to this thread; one that is under way comes now."""
         with self._lock:
             thread, self.thread = self.thread, 0
             if thread and self.is_interrupted:
-                _send(thread, None)
+                try:
+                    let_interrupt_come()
+                except CallInterrupted:
+                    pass  # the call is over
 
     def __enter__(self) -> Self:
         with self._lock:
             if self.is_interrupted and not self._guards:
-                _let_come()
+                let_interrupt_come()
                 if self.is_given_up:  # it caught that, and goes on; it must not make more calls
                     raise CallInterrupted(_REASON)
             self._guards += 1
@@ -166,7 +168,7 @@ class Run:
             if is_own or (self.thread and self._guards):
                 self.is_due, self._is_postponed = True, is_own and self._guards > 0
             elif self.thread:
-                _send(self.thread, CallInterrupted)
+                send_interrupt(self.thread)
         for tell in (wake, stop):
             if tell is not None:
                 tell()
@@ -225,7 +227,7 @@ class Run:
             self.call.key,
             timeout,
             monotonic() - self.began,
-            stack or _format_traceback(cause),
+            stack or format_traceback(cause),
         )
         error.__cause__ = None if isinstance(cause, CallInterrupted) else cause
         return error
@@ -267,50 +269,3 @@ def get_own_run() -> Run | None:
     here = place.here.get()
     run = here.post if here is not None else None
     return run if isinstance(run, Run) and run.thread == threading.get_ident() else None
-
-
-def _let_come() -> None:
-    """Let an exception be raised here that was sent to this thread: Python looks for it where a function begins."""
-
-
-def _send(thread: int, kind: type[BaseException] | None) -> None:
-    """Have an exception raised in another thread when it next runs Python code; None takes it back."""
-    import ctypes
-
-    # As a C pointer: None becomes NULL. With declared types it would become the object None.
-    what = None if kind is None else ctypes.py_object(kind)
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), what)
-
-
-_HOME = dirname(dirname(__file__))
-_OURS = (join(_HOME, "core"), join(_HOME, "engines"), join(_HOME, "session.py"))
-
-
-def see_stack(thread: int) -> str:
-    """Where a thread stands right now, the innermost frame last."""
-    from traceback import extract_stack
-
-    frame = sys._current_frames().get(thread)
-    return "" if frame is None else _format_frames(extract_stack(frame))
-
-
-def _format_traceback(error: BaseException | None) -> str:
-    """Where an error was raised, or the interrupt that it followed on."""
-    from traceback import extract_tb
-
-    first = error
-    while first is not None and not isinstance(first, CallInterrupted):
-        first = first.__context__
-    found = first if first is not None else error
-    return "" if found is None else _format_frames(extract_tb(found.__traceback__))
-
-
-def _format_frames(frames: Iterable[FrameSummary]) -> str:
-    """Frames as tracebacks show them, without those of ours, which tell nothing of the call."""
-    from traceback import format_list
-
-    kept = [frame for frame in frames if not frame.filename.startswith(_OURS)]
-    # A thread begins in the standard library.
-    while kept and kept[0].filename == threading.__file__:
-        del kept[0]
-    return "".join(format_list(kept)).rstrip()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 
 TYPE_CHECKING = False
@@ -44,6 +45,7 @@ class Stream(Generic[T_co]):
         self._future = future
         self._items: deque[Any] = deque()
         self._came = 0
+        self._lock = threading.Lock()  # several threads may take from one stream
         self._owed = 0  # items taken that the generator does not know of
         self._share = max(1, window // 2)
         self._is_over = False
@@ -64,14 +66,18 @@ class Stream(Generic[T_co]):
         return self
 
     def __next__(self) -> T_co:
-        if self._is_over:
-            raise StopIteration
-        if not self._is_ready():
-            self._owner.wait_until(self._is_ready, None, self._future.key)
-        if self._items:
-            return self._take()
-        self._is_over = True
-        self._future.result()
+        while not self._is_over:
+            if not self._is_ready():
+                self._owner.wait_until(self._is_ready, None, self._future.key)
+            try:
+                item = self._items.popleft()
+            except IndexError:
+                if self._is_ready() and not self._items:  # else another consumer was quicker
+                    self._is_over = True
+                    self._future.result()
+            else:
+                self._count_taken()
+                return self._open(item)
         raise StopIteration
 
     def __aiter__(self) -> Self:
@@ -159,15 +165,20 @@ class Stream(Generic[T_co]):
         self._tell()
 
     def _is_ready(self) -> bool:
+        """Whether an item has come, or none will."""
         # Asking the future may take items in.
         return bool(self._items) or self._future.done() or bool(self._items)
 
-    def _take(self) -> T_co:
-        item = self._items.popleft()
-        self._owed += 1
-        if self._owed >= self._share:
-            self._owner.grant(self._future, self._owed)
-            self._owed = 0
+    def _count_taken(self) -> None:
+        """One more item was taken; tell the generator so, now and then."""
+        with self._lock:
+            self._owed += 1
+            if self._owed < self._share:
+                return
+            owed, self._owed = self._owed, 0
+        self._owner.grant(self._future, owed)
+
+    def _open(self, item: Any) -> T_co:
         value: T_co
         value, error = self._owner.load_item(item)
         if error is not None:

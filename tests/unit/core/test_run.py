@@ -7,7 +7,7 @@ import pytest
 
 from manyhands.core import place
 from manyhands.core.model import Call, CallOptions
-from manyhands.core.run import Run, get_own_run, guard, see_stack
+from manyhands.core.run import Run, get_own_run, guard
 from manyhands.errors import CallInterrupted, CallTimeoutError
 
 LONG = 30.0
@@ -379,18 +379,3 @@ def test_the_error_finds_the_interrupt_behind_another_error() -> None:
 def test_an_error_without_a_place() -> None:
     error = make(abs, 1, timeout=0.5).make_timeout_error()
     assert error.stack == ""
-
-
-def test_a_threads_stack_can_be_seen() -> None:
-    begun, may_end = threading.Event(), threading.Event()
-
-    def wait_long() -> None:
-        begun.set()
-        assert may_end.wait(LONG)
-
-    thread = Thread(make(wait_long))
-    assert begun.wait(LONG)
-    assert "in wait_long" in see_stack(thread.ident or 0)
-    may_end.set()
-    thread.finish()
-    assert see_stack(0) == ""

@@ -5,17 +5,18 @@ Its main thread takes messages in and does nothing else, so it sees calls that h
 
 from __future__ import annotations
 
-import ctypes
 import os
-import sys
 import threading
 import traceback
+from contextlib import suppress
 from contextvars import copy_context
 from time import monotonic
 
 from manyhands.core import place
 from manyhands.core.exceptions import pack_exception
+from manyhands.core.interruption import let_interrupt_come, send_interrupt
 from manyhands.core.place import Place
+from manyhands.core.stacks import see_stack
 from manyhands.core.timeouts import GRACE_SECONDS, make_timeout_error
 from manyhands.engines.local import messages as m
 from manyhands.engines.local.worker import Worker, load_arguments
@@ -25,7 +26,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Task
     from collections.abc import Callable
-    from types import FrameType
     from typing import Any
 
     from manyhands.engines.local.worker import Extra
@@ -76,6 +76,21 @@ class _Running:
         self.error: BaseException | None = None
         self.credit = credit
         self.lock = threading.Lock()  # while it is held, the call does not end
+
+    def begin(self) -> None:
+        """It begins in this thread; CallInterrupted where it was cancelled before that."""
+        with self.lock:
+            if self.was_interrupted:
+                raise CallInterrupted
+            self.thread = threading.get_ident()
+
+    def leave(self) -> None:
+        """It has left its thread: from here on an interrupt comes too late, and one on its way comes now."""
+        with self.lock:
+            thread, self.thread = self.thread, None
+            if thread is not None and self.was_interrupted:
+                with suppress(CallInterrupted):
+                    let_interrupt_come()
 
 
 class _Post:
@@ -208,24 +223,22 @@ class Host(Worker):
         self, running: _Running, fn: Callable[..., Any], payload: Any, uses: list[int]
     ) -> None:
         place.here.set(Place(None, running.key, _Post(self, running)))
-        with running.lock:
-            if not running.was_interrupted:
-                running.thread = threading.get_ident()
-        if running.thread is None:  # it was cancelled before it had begun
-            self._end(running, None, CallInterrupted(), uses)
-            return
         value: Any = None
         error: BaseException | None = None
         try:
-            with self._guard:
-                args, kwargs = load_arguments(self._shelf, payload)
-            value = fn(*args, **kwargs) if kwargs else fn(*args)
-            del args, kwargs
-        except BaseException as raised:
-            error = raised
-        with running.lock:  # from here on an interrupt comes too late
-            running.thread = None
-        _forget_interrupt()
+            try:
+                running.begin()
+                with self._guard:
+                    args, kwargs = load_arguments(self._shelf, payload)
+                value = fn(*args, **kwargs) if kwargs else fn(*args)
+                del args, kwargs
+            except BaseException as raised:
+                error = raised
+            finally:
+                running.leave()
+        except CallInterrupted as late:  # it came when the call itself was over
+            running.leave()  # again, since it may not have got there; there is one interrupt and no more
+            error = late
         if error is None and hasattr(value, "__await__"):
             self._await(running, value, uses)
             return
@@ -341,21 +354,20 @@ class Host(Worker):
 
     def _interrupt(self, running: _Running) -> None:
         with running.lock:
+            if running.was_interrupted:
+                return
             running.was_interrupted = True
             running.ends_at = monotonic() + GRACE_SECONDS
             if running.task is not None:
                 assert self._loop is not None
                 self._loop.call_soon_threadsafe(running.task.cancel)
             elif running.thread is not None:
-                _interrupt_thread(running.thread, CallInterrupted)
+                send_interrupt(running.thread)
 
     def _describe_stack(self, running: _Running) -> str:
-        frame: FrameType | None = None
         if running.thread is not None:
-            frame = sys._current_frames().get(running.thread)
-        elif running.task is not None:
-            return _format_awaits(running.task.get_coro())
-        return "".join(traceback.format_stack(frame)) if frame is not None else ""
+            return see_stack(running.thread)
+        return _format_awaits(running.task.get_coro()) if running.task is not None else ""
 
 
 def _format_awaits(coroutine: Any) -> str:
@@ -397,14 +409,3 @@ def _make_executor() -> Any:
             return future
 
     return Executor()
-
-
-def _interrupt_thread(thread: int, kind: type[BaseException] | None) -> None:
-    """Raise `kind` in a thread at its next step in Python; with None, take back what was not raised yet."""
-    argument = None if kind is None else ctypes.py_object(kind)
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), argument)
-
-
-def _forget_interrupt() -> None:
-    """The call is over: an interrupt that has not struck yet must not strike the next one."""
-    _interrupt_thread(threading.get_ident(), None)

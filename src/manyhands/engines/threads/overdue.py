@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 from manyhands.core.attempt import describe_call
-from manyhands.core.run import see_stack
+from manyhands.core.stacks import see_stack
 from manyhands.core.timeouts import GRACE_SECONDS
 from manyhands.core.watchdog import Watchdog
 from manyhands.errors import CallInterrupted, WorkerDiedError

@@ -585,8 +585,9 @@ def test_this_process_is_measured() -> None:
         watch.look([first], 0.0)
         block = b"x" * (100 * MIB)
         watch.look([second], 1.0)
-        assert second.own - first.own > 90 * MIB
-        assert second.taken > 90 * MIB
+        # What else is in this process may give memory back meanwhile.
+        assert second.own - first.own > 60 * MIB
+        assert second.taken > 60 * MIB
         third = WorkerMemory(1, os.getpid(), 7, "f", 50 * MIB)
         assert look(watch, 2.0, third) == 1
         del block
