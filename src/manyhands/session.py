@@ -6,6 +6,7 @@ import atexit
 import os
 import threading
 from collections.abc import Sized
+from contextlib import nullcontext
 from contextvars import ContextVar
 from itertools import count
 from time import monotonic
@@ -731,7 +732,8 @@ def get_session() -> Session:
 
 def _get_default() -> Session:
     global _default
-    with _default_lock:
+    # A call in a worker that is interrupted here must not leave one behind that nobody knows.
+    with nullcontext() if place.link is None else place.link.waits.guard(), _default_lock:
         if _default is None or _default._is_closed or _default._pid != os.getpid():
             _default = Session()
         return _default

@@ -39,7 +39,7 @@ class ObjectStore:
         return None if place.putter is None else place.putter.allocate(size)
 
     def forward(self, value: Any) -> Any:
-        return value.keeper.read(value) if type(value) is Record else value
+        return value.keeper.read(value) if isinstance(value, Record) else value
 
     def describe_memory(self) -> MemoryFacts:
         return MemoryFacts()

@@ -80,6 +80,7 @@ class LocalEngine:
         self._survey = ModuleSurvey()
         self.late_store = LateStore(self._make_store)
         self._idle_since: float | None = None
+        self._seen_changes = 0  # of the store, at the last look
         self.serializer = Serializer(self._survey.travels_by_value, self.late_store.get)
         capacity = _find_capacity(config)  # before anything is started
         self.staff = Staff(self, self._describe_worker(config), self._cpus)
@@ -172,7 +173,7 @@ class LocalEngine:
             return None, error
 
     def forward(self, value: Any) -> Any:
-        if type(value) is Record:
+        if isinstance(value, Record):
             if value.keeper is not self.late_store.current:  # of another session: as any value
                 return value.keeper.read(value)
             value = value.content
@@ -305,8 +306,9 @@ class LocalEngine:
         if store is None and len(self.pool.crew) <= kept:
             return None
         now = monotonic()
-        if self._idle_since is None:
-            self._idle_since = now
+        changes = store.changes if store is not None else 0
+        if self._idle_since is None or changes != self._seen_changes:
+            self._idle_since, self._seen_changes = now, changes
         elif now - self._idle_since >= _REST_SECONDS:
             if len(self.pool.crew) > kept:
                 self.driver.run(self.staff.shrink)

@@ -8,13 +8,12 @@ from __future__ import annotations
 import os
 import threading
 import traceback
-from contextlib import suppress
 from contextvars import copy_context
 from time import monotonic
 
 from manyhands.core import place
 from manyhands.core.exceptions import pack_exception
-from manyhands.core.interruption import let_interrupt_come, send_interrupt
+from manyhands.core.interruption import Interruptible
 from manyhands.core.place import Place
 from manyhands.core.stacks import see_stack
 from manyhands.core.timeouts import GRACE_SECONDS, make_timeout_error
@@ -34,81 +33,47 @@ _IDLE_SECONDS = 5.0
 """How long a thread waits for another call before it ends."""
 
 
-class _Running:
-    """A call that is under way here.
+class _Running(Interruptible):
+    """A call that is under way here; to the call it is the way to its session, see `manyhands.core.roles.Post`.
 
     Attributes
     ----------
-    thread
-        The thread that it is in; None for a coroutine.
-    task
-        A coroutine's.
+    key, name, timeout
+    started : float
+        When, by `time.monotonic`.
     ends_at
         When its time is over, or when it has to have yielded.
-    was_interrupted
+    error
+        What it ends with, whatever it raises.
+    task
+        A coroutine's.
     credit
         Items of its stream that may still come.
     """
 
-    __slots__ = (
-        "credit",
-        "ends_at",
-        "error",
-        "key",
-        "lock",
-        "name",
-        "started",
-        "task",
-        "thread",
-        "timeout",
-        "was_interrupted",
-    )
+    __slots__ = ("credit", "ends_at", "error", "host", "key", "name", "started", "task", "timeout")
 
-    def __init__(self, key: int, name: str, timeout: float | None, credit: int) -> None:
+    def __init__(self, host: Host, key: int, name: str, timeout: float | None, credit: int) -> None:
+        super().__init__()
+        self.host = host
         self.key = key
         self.name = name
         self.timeout = timeout
         self.started = monotonic()
         self.ends_at = None if timeout is None else self.started + timeout
-        self.thread: int | None = None
-        self.task: Task[Any] | None = None
-        self.was_interrupted = False
         self.error: BaseException | None = None
+        self.task: Task[Any] | None = None
         self.credit = credit
-        self.lock = threading.Lock()  # while it is held, the call does not end
-
-    def begin(self) -> None:
-        """It begins in this thread; CallInterrupted where it was cancelled before that."""
-        with self.lock:
-            if self.was_interrupted:
-                raise CallInterrupted
-            self.thread = threading.get_ident()
-
-    def leave(self) -> None:
-        """It has left its thread: from here on an interrupt comes too late, and one on its way comes now."""
-        with self.lock:
-            thread, self.thread = self.thread, None
-            if thread is not None and self.was_interrupted:
-                with suppress(CallInterrupted):
-                    let_interrupt_come()
-
-
-class _Post:
-    """See `manyhands.core.roles.Post`."""
-
-    def __init__(self, host: Host, running: _Running) -> None:
-        self._host = host
-        self._running = running
 
     def emit(self, item: Any) -> None:
-        self._host.emit_of(self._running, item)
+        self.host.emit_of(self, item)
 
     def is_awaited(self) -> bool:
         """Whether `emit` does not wait."""
-        return self._running.credit > 0 or self._running.was_interrupted
+        return self.credit > 0 or self.is_interrupted
 
     def keep(self, actor: int, state: Any) -> None:
-        self._host.keep(actor, state)
+        self.host.keep(actor, state)
 
 
 class Host(Worker):
@@ -155,6 +120,13 @@ class Host(Worker):
     def is_main_in_call(self) -> bool:
         return False
 
+    def find_guard(self) -> Interruptible | None:
+        here = place.here.get()
+        running = here.post if here is not None else None
+        if isinstance(running, _Running) and running.thread == threading.get_ident():
+            return running
+        return None
+
     def read_beside(self, seconds: float) -> bool:  # noqa: ARG002 - the main thread always reads
         return False
 
@@ -192,7 +164,7 @@ class Host(Worker):
                 self._send_end(key, self._pack_error(error), monotonic(), uses, failed=True)
                 continue
             name = getattr(fn, "__qualname__", type(fn).__qualname__)
-            running = self._running[key] = _Running(key, name, timeout, window)
+            running = self._running[key] = _Running(self, key, name, timeout, window)
             self._start(running, fn, opened, uses)
 
     def _start(
@@ -222,13 +194,13 @@ class Host(Worker):
     def _run_call(
         self, running: _Running, fn: Callable[..., Any], payload: Any, uses: list[int]
     ) -> None:
-        place.here.set(Place(None, running.key, _Post(self, running)))
+        place.here.set(Place(None, running.key, running))
         value: Any = None
         error: BaseException | None = None
         try:
             try:
                 running.begin()
-                with self._guard:
+                with running, self._guard:
                     args, kwargs = load_arguments(self._shelf, payload)
                 value = fn(*args, **kwargs) if kwargs else fn(*args)
                 del args, kwargs
@@ -257,11 +229,9 @@ class Host(Worker):
             self._end(running, value, error, uses)
 
         def begin() -> None:
-            with running.lock:
-                running.task = loop.create_task(wait())
-                is_late = running.was_interrupted
-            if is_late:
-                loop.call_soon(running.task.cancel)  # once it has begun, or it would not end it
+            task = running.task = loop.create_task(wait())
+            if not running.set_stop(lambda: loop.call_soon_threadsafe(task.cancel)):
+                loop.call_soon(task.cancel)  # once it has begun, or it would not end it
 
         loop.call_soon_threadsafe(begin, context=copy_context())
 
@@ -311,7 +281,7 @@ class Host(Worker):
         """Send an item of a call's stream."""
         with self._granted:
             while running.credit <= 0:
-                if running.was_interrupted:  # its coroutine has gone on without this thread
+                if running.is_interrupted:  # its coroutine has gone on without this thread
                     raise CallInterrupted("the stream was closed, or has run out of time")
                 self._granted.wait(0.1)  # a thread that waits for long is not interrupted
             running.credit -= 1
@@ -329,9 +299,9 @@ class Host(Worker):
                 continue
             if running.ends_at > now:
                 pauses.append(running.ends_at - now)
-            elif running.was_interrupted:
+            elif running.is_interrupted:
                 running.ends_at = None
-                if running.thread is not None or running.task is not None:
+                if running.thread or running.task is not None:
                     error = running.error or CallInterrupted()
                     self._channel.send((m.STUCK, running.key, pack_exception(error)))
             else:
@@ -353,19 +323,14 @@ class Host(Worker):
         self._interrupt(running)
 
     def _interrupt(self, running: _Running) -> None:
-        with running.lock:
-            if running.was_interrupted:
-                return
-            running.was_interrupted = True
+        if not running.is_interrupted:
             running.ends_at = monotonic() + GRACE_SECONDS
-            if running.task is not None:
-                assert self._loop is not None
-                self._loop.call_soon_threadsafe(running.task.cancel)
-            elif running.thread is not None:
-                send_interrupt(running.thread)
+            running.interrupt()
+            if self.nested is not None:
+                self.nested.rouse()
 
     def _describe_stack(self, running: _Running) -> str:
-        if running.thread is not None:
+        if running.thread:
             return see_stack(running.thread)
         return _format_awaits(running.task.get_coro()) if running.task is not None else ""
 
@@ -391,7 +356,7 @@ def _make_executor() -> Any:
     class Executor(ThreadPoolExecutor):
         def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
             post = getattr(args[0], "__self__", None) if args else None
-            if not isinstance(post, _Post):
+            if not isinstance(post, _Running):
                 return super().submit(fn, *args, **kwargs)
             future: Future[Any] = Future()
             future.set_running_or_notify_cancel()

@@ -245,14 +245,19 @@ class NestedEngine:
             found: bool = self._worker.waits.wait(is_done, timeout, awaited)
             return found
         deadline = None if timeout is None else monotonic() + timeout
-        while not is_done():
-            left = _TURN_SECONDS if deadline is None else min(_TURN_SECONDS, deadline - monotonic())
-            if left <= 0:
-                return is_done()
-            if not self._worker.read_beside(left):
-                with self._change:
-                    if not is_done():
-                        self._change.wait(left)
+        with self._worker.waits.guard() as guard:
+            while not is_done():
+                left = (
+                    _TURN_SECONDS
+                    if deadline is None
+                    else min(_TURN_SECONDS, deadline - monotonic())
+                )
+                if left <= 0 or guard.is_due:
+                    return is_done()
+                if not self._worker.read_beside(left):
+                    with self._change:
+                        if not is_done() and not guard.is_due:
+                            self._change.wait(left)
         return True
 
     def rouse(self) -> None:

@@ -249,6 +249,13 @@ class Shelf:
     def take_gone(self) -> list[int]:
         """Ids of what is not needed any more, each as often as it was sent; what was never told of is freed."""
         dropped: list[int] = []
+        for number in self._sweep():
+            dropped += [number] * self._held.pop(number, 0)
+        return dropped
+
+    def _sweep(self) -> list[int]:
+        """Free what is not needed any more and was never told of; ids of what is not needed and was told of."""
+        told = []
         while self._gone:
             number = self._gone.pop()
             if number in self._needed or number in self._pinned:
@@ -256,8 +263,8 @@ class Shelf:
             if number in self._untold:
                 self._free(number)
             else:
-                dropped += [number] * self._held.pop(number, 0)
-        return dropped
+                told.append(number)
+        return told
 
     def free(self, ids: Iterable[int]) -> None:
         """The parent needs these values of ours no more."""
@@ -321,6 +328,7 @@ class Shelf:
     def _make(self, size: int, *, is_forced: bool = False) -> tuple[SharedValue, bool]:
         """Room for a value of our own, without content; and whether its pages are there."""
         self._is_resting = False
+        self._gone += self._sweep()  # what this call has put and dropped makes room at once
         room = self._words[m.ROOM] - sum(self._untold.values())
         is_there = self._space is not None and self._space.would_be_warm(size)
         if size > room and not is_there and not is_forced:

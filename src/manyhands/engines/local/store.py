@@ -96,10 +96,17 @@ class Store:
         Limits.
     workers
         How many processes beside this one make values.
+
+    Attributes
+    ----------
+    room : Room
+    changes : int
+        How often a value was made, or came from a worker.
     """
 
     def __init__(self, config: StoreConfig, workers: int) -> None:
         self.room = Room(config.memory, config.disk, config.folder or find_spill_folder(), workers)
+        self.changes = 0
         self._lock = self.room.lock
         self._ids = count(1)
         self._clock = count(1)
@@ -114,7 +121,7 @@ class Store:
         self._seen_privately: dict[Watch, StoredValue] = {}
         # What forked children may see, so that its room is never used for others.
         self._forked: dict[int, StoredValue] = {}
-        self._is_rested = True  # whether nothing was done since `rest`
+        self._rested_changes = 0  # what `changes` was at the last `rest`
 
     # What pickling calls: see `manyhands.core.roles.Shelf`.
 
@@ -424,7 +431,7 @@ class Store:
             they count as held by it until it drops them.
         """
         with self._lock:
-            self._is_rested = False
+            self.changes += 1
             self._add_born(worker, born)
             return [self._unpack(one, worker, set()) for one in packed]
 
@@ -504,11 +511,12 @@ class Store:
             self._sources.clear()
             self.room.sweep()
             self.room.chill(0)
-            self._is_rested = True
+            self._rested_changes = self.changes
 
     def needs_rest(self) -> bool:
         """Whether there may be something to give back."""
-        return not self._is_rested or bool(self.room.departed or self.room.warm)
+        is_changed = self.changes != self._rested_changes
+        return is_changed or bool(self.room.departed or self.room.warm)
 
     def is_in_use(self) -> bool:
         """Whether there is anything that may come to be let go of."""
@@ -542,7 +550,7 @@ class Store:
             raise StoreFullError(self.explain_fullness(size)) from error
         value.used_at = next(self._clock)
         self._values[value.id] = value
-        self._is_rested = False
+        self.changes += 1
         return value, is_warm
 
     def _write(

@@ -13,10 +13,10 @@ from manyhands.errors import CallInterrupted
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from contextlib import AbstractContextManager
     from types import TracebackType
     from typing import Self
 
+    from manyhands.core.interruption import Interruptible
     from manyhands.engines.local.worker import Worker
 
 
@@ -58,9 +58,16 @@ class Waits:
         if self._is_asleep:
             raise _RousedError
 
-    def guard(self) -> Self | AbstractContextManager[None]:
-        """In a ``with`` block: hold interrupts back until its end. Other threads than the main one are not struck."""
-        return self if get_ident() == self._main else _NOTHING
+    @property
+    def is_due(self) -> bool:
+        """Whether the call will be interrupted at the end of the guard that it is under."""
+        return self._is_interrupted
+
+    def guard(self) -> Waits | Interruptible | _Nothing:
+        """In a ``with`` block: hold interrupts back until its end."""
+        if get_ident() == self._main:
+            return self
+        return self._worker.find_guard() or _NOTHING
 
     def __enter__(self) -> Self:
         self._guards += 1
@@ -149,10 +156,12 @@ class Waits:
 
 
 class _Nothing:
-    """A ``with`` block that does nothing."""
+    """Guards a thread that no call runs in, and so nothing interrupts."""
 
-    def __enter__(self) -> None:
-        return None
+    is_due = False
+
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(self, *_: object) -> None:
         return None

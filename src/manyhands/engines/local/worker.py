@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any, NoReturn
 
+    from manyhands.core.interruption import Interruptible
     from manyhands.core.parcels import Payload
     from manyhands.engines.local.channel import Channel
     from manyhands.engines.local.nested import NestedEngine
@@ -235,6 +236,10 @@ class Worker:
         future = self._joined.pop(key, None)
         if future is not None:
             future.cancel(running=True)
+
+    def find_guard(self) -> Interruptible | None:
+        """What holds interrupts back from the call that this thread is at, if any is."""
+        return None
 
     def take_beside(self, message: tuple[Any, ...], fds: tuple[int, ...]) -> None:
         """The same while a call waits: other calls cannot begin here, and go back."""

@@ -135,6 +135,14 @@ def a_ref_is_the_same_for_a_call_each_time(open_session: OpenSession) -> None:
 
 
 @case()
+def a_session_inside_a_call_takes_its_refs(open_session: OpenSession) -> None:
+    """What a call puts can be given to calls of another session that it opens, whichever engine that has."""
+    with open_session(workers=1) as session:
+        for engine in ("inline", "threads"):
+            check_equal(session.submit(_measure_inside, engine).result(LIMIT), [len(_BLOCK)] * 2)
+
+
+@case()
 def a_call_can_put(open_session: OpenSession) -> None:
     """A value that a call has put is read by the caller and by other calls, by its ref."""
     with open_session(workers=2) as session:
@@ -407,3 +415,10 @@ def thousands_of_refs_live_at_once(open_session: OpenSession) -> None:
         check_equal(len(session.submit(work.echo, refs).result(LIMIT)), 3000)
         check_equal(session.map(len, refs), [2] * 3000)
         check_equal([value[0] for value in mh.get(refs)], list(range(3000)))
+
+
+def _measure_inside(engine: str) -> list[int]:
+    ref = mh.put(_BLOCK)
+    with mh.Session(engine, workers=1) as inner:
+        submit: Any = inner.submit
+        return [submit(len, ref).result(LIMIT), submit(len, inner.put(_BLOCK)).result(LIMIT)]

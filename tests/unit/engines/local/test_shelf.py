@@ -162,6 +162,17 @@ def test_memory_of_results_is_used_again(pair: Pair, shelf: Shelf) -> None:
     assert len(starts) <= 2
 
 
+def test_memory_of_what_a_call_puts_and_drops_is_used_again_at_once(
+    pair: Pair, shelf: Shelf
+) -> None:
+    for n in range(8):
+        shelf.put(make(n), writable=False, copy=False)
+    assert shelf._space is not None
+    assert len(shelf._space.list_blocks()) + len(shelf._space._warm) <= 2
+    pair.call(make)  # the parent hears nothing of them
+    assert len(pair.list_values()) <= 1
+
+
 def test_rest_gives_memory_back(pair: Pair, shelf: Shelf) -> None:
     pair.run(make)
     pair.settle()

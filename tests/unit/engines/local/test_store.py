@@ -228,6 +228,17 @@ def test_a_copy_goes_with_its_source(pair: Pair) -> None:
     assert pair.list_values() == []
 
 
+def test_a_store_that_is_used_counts_its_changes(pair: Pair) -> None:
+    seen = [pair.store.changes]
+    for _ in range(2):
+        pair.put(make())
+        seen.append(pair.store.changes)
+    assert len(set(seen)) == 3
+    assert pair.store.needs_rest()
+    pair.store.rest()
+    assert pair.store.changes == seen[-1]  # or it would never be taken to idle
+
+
 def test_a_copy_goes_when_the_session_rests(pair: Pair) -> None:
     array = make()
     pair.dump(array)

@@ -64,6 +64,9 @@ class FakeWorker:
         if message[0] == GO_ON:
             self.waits.let_go_on()
 
+    def find_guard(self) -> None:
+        return None
+
     def give_up_waiting(self) -> list[int]:
         given, self.waiting = self.waiting, []
         return given
