@@ -212,7 +212,7 @@ class SimulatedProcess:
     def is_orphan(self, value: bool) -> None:
         self._is_orphan = value
         if self.worker is not None:
-            self.world.account.note_orphan(self.worker)
+            self.world.account.holdings.note_orphan(self.worker)
 
     def get_current(self) -> int:
         """The key of the call that it is at; 0 for none."""
@@ -348,10 +348,7 @@ class SimulatedDriver:
         if self.is_nudged or (self.again_at is not None and self.again_at <= self.world.now):
             return True
         sources = self.world.sources
-        for fd in self.handlers:
-            if sources[fd].is_readable():
-                return True
-        return False
+        return any(sources[fd].is_readable() for fd in self.handlers)
 
     def find_due(self) -> float | None:
         """When to look though nothing has come."""
