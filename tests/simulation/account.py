@@ -111,19 +111,9 @@ class Account(Ends):
                 self.holdings.hold(worker, script)
 
     def _may_still_begin(self, worker: SimulatedWorker, script: Script) -> bool:
-        """Whether it was cancelled, and the news of that is on its way to the worker."""
-        if script.outcome != "cancelled":
-            return False
-        if worker.settings[
-            "is_host"
-        ]:  # what it has read it begins, and reads of the cancellation after that
-            return script.read_at <= script.ended_step
-        if len(worker.process.forbidden) == len(m.CANCELLED_KEYS):  # there was no room for one more
-            return script.read_at <= script.ended_step
-        if script.maker is not None and script.tries:
-            # It had failed, and its maker had it tried again while it asked for its end.
-            return True
-        return "back" in worker.signals or script.taken_at <= script.ended_step
+        """Whether it was cancelled after its worker had read it, with so many others that the worker is not told."""
+        is_full = len(worker.process.forbidden) == len(m.CANCELLED_KEYS)
+        return script.outcome == "cancelled" and is_full and script.read_at <= script.ended_step
 
     def _check_place(self, worker: SimulatedWorker, script: Script) -> None:
         """The pool has to know that the call is here, and what it holds."""
@@ -254,7 +244,9 @@ class Account(Ends):
         if len(actor.running) > actor.limit:
             violate(script, f"runs beside others of its actor: {actor.running}")
         caller = script.outer.number if script.outer is not None else 0
-        if actor.limit == 1 and script.begun == 1:
+        if (
+            actor.limit == 1 and script.begun == 1 and not script.deaths
+        ):  # tried again, it comes later
             last = actor.last_begun.get(caller, 0)
             if script.sequence < last:
                 violate(

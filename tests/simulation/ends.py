@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
+from manyhands.core.timeouts import GRACE_SECONDS
 from manyhands.errors import (
     ActorDiedError,
     CallTimeoutError,
@@ -31,11 +32,14 @@ class Ends:
     ----------
     outstanding : set of int
         Keys of the program's calls that the engine has, and has to bring to an end.
+    settling : list of int
+        Keys of the calls whose results the session is being told.
     """
 
     def __init__(self, world: World) -> None:
         self._world = world
         self.outstanding: set[int] = set()
+        self.settling: list[int] = []
 
     def note_made(self, script: Script, future: Any, maker: SimulatedWorker | None = None) -> None:
         """A call was made."""
@@ -76,13 +80,16 @@ class Ends:
 
     def check_value(self, script: Script, value: object) -> None:
         """A result was read."""
-        known = script
-        while any(one.startswith("=") for one in known.values):
-            known = self._world.keys[
-                int(next(one for one in known.values if one.startswith("="))[1:])
-            ]
-        if value not in known.values:
-            violate(script, f"has the result {value!r}, and has returned {known.values}")
+        if value not in self._list_values(script):
+            violate(script, f"has the result {value!r}, and has returned {script.values}")
+
+    def _list_values(self, script: Script) -> set[str]:
+        """What its runs have returned; where that is a call, what that one's have."""
+        values = set()
+        for one in script.values:
+            inner = self._world.keys[int(one[1:])] if one.startswith("=") else None
+            values |= {one} if inner is None else self._list_values(inner)
+        return values
 
     def check_item(self, script: Script, item: object) -> None:
         """An item of a stream was taken."""
@@ -116,8 +123,13 @@ class Ends:
             is_right = isinstance(error, PlannedError) and error.args[0] == script.number
         if isinstance(error, CallTimeoutError):
             timeout = options.timeout
-            is_over = self._world.now - script.started_at >= (timeout or 0)
-            is_right = timeout is not None and (is_over or "timeout" in script.ends)
+            now = self._world.now
+            is_over = timeout is not None and (
+                now - script.started_at >= timeout
+                # A host that does not come to it is given up in the end.
+                or now - script.sent_at >= timeout + 2 * GRACE_SECONDS
+            )
+            is_right = is_over or "timeout" in script.ends
         elif isinstance(error, OutOfMemoryError):
             is_right = "memory" in script.ends
         is_death = isinstance(error, WorkerDiedError)
@@ -192,7 +204,9 @@ class Ends:
         """A call could not be cancelled, whether it ran or not: then it has ended, as will be heard."""
         engine = self._world.engine
         coming = [key for key, _ in engine.results] + [key for key, _, _ in engine.errors]
-        if not script.outcome and script.key not in coming:
+        coming += self.settling
+        has_failed = any(source.outcome not in ("", "value") for source in script.inputs)
+        if not (script.outcome or script.key in coming or has_failed):
             violate(script, "was cancelled, also if it runs, and goes on")
 
     def note_timeout(self, key: int) -> None:

@@ -146,8 +146,8 @@ class SimulatedHost(SimulatedWorker):
 
     def set_deaf(self, value: bool) -> None:
         """The thread whose turn it is begins, or ends, what lets no interrupt through."""
-        assert self._thread is not None
-        self._thread.is_deaf = value
+        if self._thread is not None:  # else it ends with its process
+            self._thread.is_deaf = value
 
     def end(self) -> None:
         """The process is gone, with its threads."""
@@ -214,8 +214,9 @@ class SimulatedHost(SimulatedWorker):
         error: BaseException | None = None
         yield
         try:
+            if thread.was_interrupted or thread.key in self.process.forbidden:
+                raise CallInterrupted("the call was cancelled")
             thread.is_started = True
-            yield
             self.world.account.begin(self, thread.key, script, environment)
             value = yield from perform(scene, fn, payload)
             yield from self.drop_streams(scene)

@@ -70,7 +70,10 @@ class WatchedSink:
         """Calls have ended well."""
         for key, _ in results:
             self._account.note_returned(key, "a result")
+        before = self._account.settling  # a callback may have led to another delivery
+        self._account.settling = [*before, *(key for key, _ in results)]
         self._sink.take_results(results)
+        self._account.settling = before
 
     def take_actor_end(self, actor: int, error: BaseException) -> None:
         """The worker of an actor has ended."""

@@ -49,6 +49,8 @@ class SimulatedWorker(Turns):
         Calls that run here, by their numbers.
     stages : dict of int to SimulatedActor
         Actors that live here.
+    failed : list of int
+        Keys of calls that came to nothing, so that those that they made here are not wanted any more.
     visible : str or None
         Devices that its process has seen.
     """
@@ -59,6 +61,7 @@ class SimulatedWorker(Turns):
         self.functions: dict[int, Any] = {}
         self.stages: dict[int, Any] = {}
         self.running: dict[int, Script] = {}
+        self.failed: list[int] = []
         self._may_go_on = False
         self._credits: dict[int, int] = {}
         self._joined: dict[int, Any] = {}
@@ -142,6 +145,7 @@ class SimulatedWorker(Turns):
         else:
             if self.nested is not None:
                 self.nested.take(message)
+                yield from self._cancel_children()
             if kind == m.OUTCOMES and message[6]:
                 self._may_go_on = True
                 self.world.account.note_going_on(self)
@@ -192,6 +196,8 @@ class SimulatedWorker(Turns):
             script = self.world.open_call(fn, payload)
             if len(keys) > 1:
                 yield
+            if extras:
+                self.started = 0.0  # what stands there is another call's
             self.current = key
             yield
             yield from self._run_one(script, fn, payload, key, extras.get(key))
@@ -284,7 +290,7 @@ class SimulatedWorker(Turns):
     def get_session(self) -> Any:
         """The session of calls inside calls."""
         if self.session is None:
-            self.session = self.world.open_nested_session()
+            self.session = self.world.open_nested_session(self)
         return self.session
 
     def emit(self, item: bytes) -> Steps:
@@ -353,19 +359,26 @@ class SimulatedWorker(Turns):
     def cancel(self, futures: Iterable[Any], *, running: bool) -> Steps:
         """`Session.cancel_calls`, in steps: what the engine is asked there is known when it is called."""
         engine = self.nested
-        wanted = [future.key for future in futures if future.key in engine._attempts]
+        unsent = self.session._ledger.withdraw_unsent({future.key for future in futures})
+        wanted = engine.begin_cancelling(
+            [future.key for future in futures if future.key not in unsent]
+        )
         withdrawn: set[int] = set()
         if wanted:
-            answer = yield from self.ask(m.CANCEL, wanted, running)
+            try:
+                answer = yield from self.ask(m.CANCEL, wanted, running)
+            except CallInterrupted:
+                engine.end_cancelling(wanted, withdrawn)
+                raise
             withdrawn.update(answer[0])
-        for key in withdrawn:
-            engine._attempts.pop(key, None)
+            engine.end_cancelling(wanted, withdrawn)
         engine.cancel = lambda keys, *, running: withdrawn & set(keys)
         try:
             self.world.account.note_cancelled(self, futures, running=running)
             self.session.cancel_calls(futures, running=running)
         finally:
             del engine.cancel
+        yield from self._cancel_children()
 
     def drop_streams(self, scene: Scene) -> Steps:
         """A call has ended that did not read its streams to their ends; `Stream.__del__`, in steps."""
@@ -377,10 +390,15 @@ class SimulatedWorker(Turns):
 
     def end_badly(self, key: int) -> Steps:
         """`NestedEngine.end_badly`, in steps."""
-        if self.session is None:
-            return
-        children = self.session._children.pop(key, None)
-        if children:
-            known = self.session._futures
-            futures = [known[child] for child in children if child in known]
-            yield from self.cancel(futures, running=True)
+        if self.session is not None:
+            self.failed.append(key)
+            yield from self._cancel_children()
+
+    def _cancel_children(self) -> Steps:
+        """`Session.cancel_children`, in steps."""
+        while self.failed:
+            children = self.session._children.pop(self.failed.pop(), None)
+            if children:
+                known = self.session._futures
+                futures = [known[child] for child in children if child in known]
+                yield from self.cancel(futures, running=True)

@@ -36,7 +36,7 @@ _INFINITY = float("inf")
 _NAMES = {
     value: name
     for name, value in vars(m).items()
-    if type(value) is int and name.isupper() and 20 < value < 60
+    if type(value) is int and name.isupper() and not name.endswith("_SIGNAL")
 }
 
 _QUIET_SECONDS = 25.0
@@ -135,6 +135,9 @@ class World:
             is_sent: bool = send_calls(worker, entries)
             if not is_sent:
                 self.account.unsent_at = self.steps
+            for entry in entries:
+                if entry.key in self.keys:
+                    self.keys[entry.key].sent_at = self.now
             return is_sent
 
         courier.send_calls = send
@@ -259,7 +262,7 @@ class World:
             if key in self.keys:
                 self.keys[key].read_at = self.keys[key].read_at or self.steps
 
-    def open_nested_session(self) -> Any:
+    def open_nested_session(self, worker: SimulatedWorker) -> Any:
         """A session for the calls of a worker's calls."""
         session = get_family().load("manyhands.session").Session(engine="nested", workers=2)
         take_failure = session.take_failure
@@ -269,6 +272,7 @@ class World:
             take_failure(key, error, attempt)
 
         session.take_failure = note_failure
+        session.cancel_children = worker.failed.append
         return session
 
     # Processes.

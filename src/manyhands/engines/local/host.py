@@ -209,7 +209,7 @@ class Host(Worker):
     ) -> None:
         place.here.set(Place(None, running.key, _Post(self, running)))
         with running.lock:
-            if not running.was_interrupted:
+            if not (running.was_interrupted or self._is_cancelled(running.key)):
                 running.thread = threading.get_ident()
         if running.thread is None:  # it was cancelled before it had begun
             self._end(running, None, CallInterrupted(), uses)

@@ -87,7 +87,9 @@ class Staff:
     # Coming and going.
 
     def hire(self, stage: int = 0) -> bool:
-        """Have one more worker: of the crew, or for an actor; False where it comes later, from the next template."""
+        """Have one more worker, of the crew or for an actor; False where it comes with the next template, or never."""
+        if self._engine.is_closing:  # nobody would end it
+            return False
         self._numbers += 1
         number = self._numbers
         is_host = bool(stage) and self._engine.pool.stages[stage].is_host

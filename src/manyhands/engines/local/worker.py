@@ -461,8 +461,11 @@ class Worker:
 
     def _check_cancelled(self, key: int) -> None:
         """Raise CallInterrupted if the call is not to begin."""
-        if key in self._words[m.CANCELLED_KEYS.start : m.CANCELLED_KEYS.stop]:
+        if self._is_cancelled(key):
             raise CallInterrupted("the call was cancelled")
+
+    def _is_cancelled(self, key: int) -> bool:
+        return key in self._words[m.CANCELLED_KEYS.start : m.CANCELLED_KEYS.stop]
 
     def _prepare(self, key: int, extra: Extra) -> None:
         """Before a call that has a time-out, devices, or a stream."""
