@@ -244,9 +244,8 @@ class Account(Ends):
         if len(actor.running) > actor.limit:
             violate(script, f"runs beside others of its actor: {actor.running}")
         caller = script.outer.number if script.outer is not None else 0
-        if (
-            actor.limit == 1 and script.begun == 1 and not script.deaths
-        ):  # tried again, it comes later
+        is_delayed = script.inputs or script.tries or script.deaths  # so others may go before it
+        if actor.limit == 1 and not is_delayed:
             last = actor.last_begun.get(caller, 0)
             if script.sequence < last:
                 violate(

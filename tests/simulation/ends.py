@@ -187,6 +187,10 @@ class Ends:
             ("of the ledger", ledger._kept or ledger._delayed or ledger._inputs),
             ("of the session's futures", world.session._futures),
             ("of endings", limits.endings),
+            (
+                "of workers without a purpose",
+                [w for w in pool.workers.values() if w.number not in pool.crew and not w.stages],
+            ),
             ("of running calls", [w.running for w in world.workers if w.running]),
             ("of the capacity", _measure_taken(pool)),
         ]

@@ -196,6 +196,7 @@ class SimulatedProcess:
         self.ordered = 0
         self.forbidden: list[int] = []
         self.end_fd = -1
+        self._due: set[str] = set()
         self.channel = ParentEnd(world, world.room)
         self.inbox = Inbox(self.channel)
         self.stdout = Output(world)
@@ -246,8 +247,16 @@ class SimulatedProcess:
         self._signal("back")
 
     def _signal(self, name: str) -> None:
-        if self.pid is not None and self.is_ready and self.worker is not None:
+        if self.pid is None or not self.is_ready:
+            self._due.add(name)
+        elif self.worker is not None:
             self.worker.signals.add(name)
+
+    def send_due(self) -> None:
+        """Signals that it was to get before it was known, and ready."""
+        due, self._due = self._due, set()
+        for name in sorted(due):
+            self._signal(name)
 
     def read_stack(self) -> str:
         """Where it stood."""

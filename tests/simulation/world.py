@@ -320,14 +320,11 @@ class World:
                 here.worker = None
 
     def _find_due(self) -> float:
-        """When something happens by itself."""
-        due = [worker.find_due() for worker in self.workers]
-        driver_due = None if self.driver.is_closed else self.driver.find_due()
-        if driver_due is not None:
-            due.append(driver_due)
-        if self._timers:
-            due.append(self._timers[0][0])
-        return min(due, default=_INFINITY)
+        """When something happens by itself, but for the engine's looks at its clock."""
+        due = self._timers[0][0] if self._timers else _INFINITY
+        for worker in self.workers:
+            due = min(due, worker.find_due())
+        return due
 
     # Steps.
 
@@ -388,10 +385,13 @@ class World:
     def _leap(self, deadline: float | None) -> bool:
         """Let time pass until something happens by itself; False where nothing would."""
         due = self._find_due()
-        if deadline is not None:
-            due = min(due, deadline)
-        if self.now - self._active_at > _QUIET_SECONDS and not self.program.left:
+        is_quiet = self.now - self._active_at > _QUIET_SECONDS and due == _INFINITY
+        if is_quiet and not self.program.left:
             return False  # the engine looks at its clock, and nothing comes of it
+        driver_due = None if self.driver.is_closed else self.driver.find_due()
+        for other in (driver_due, deadline):
+            if other is not None:
+                due = min(due, other)
         if due < _INFINITY:
             beyond = 3 * self.random() if self.hangs or self.toss(0.05) else 1e-6
             self.now = max(self.now, due) + beyond
