@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from manyhands.errors import ManyhandsError
-from tests.simulation.account import ViolationError
 from tests.simulation.faults import find_known
+from tests.simulation.violations import ViolationError
 from tests.simulation.world import World
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from manyhands.core.timeouts import GRACE_SECONDS, make_timeout_error
 from manyhands.engines.local import messages as m
-from manyhands.engines.local.limits import GRACE_SECONDS, make_timeout_error
 from manyhands.errors import CallInterrupted
 from tests.simulation.outside import here, pack_error
 from tests.simulation.performance import Scene, perform
@@ -88,6 +88,7 @@ class SimulatedHost(SimulatedWorker):
     # Steps.
 
     def is_enabled(self) -> bool:
+        """Whether the main thread or another has a step to make."""
         if self.process.is_killed or self._is_main_enabled():
             return True
         now = self.world.now
@@ -136,24 +137,20 @@ class SimulatedHost(SimulatedWorker):
             here.key = 0
 
     def sleep(self, until: float = _INFINITY, *, for_message: bool = False) -> None:
+        """Before a ``yield``: what the thread whose turn it is waits for."""
         if self._thread is None:
             self.until = until
             self.wants_message = for_message
         else:
             self._thread.until = until
 
-    @property
-    def is_deaf(self) -> bool:
-        """Of the thread whose turn it is."""
-        return self._thread is not None and self._thread.is_deaf
-
-    @is_deaf.setter
-    def is_deaf(self, value: bool) -> None:
-        if getattr(self, "_thread", None) is not None:
-            assert self._thread is not None
+    def set_deaf(self, value: bool) -> None:
+        """The thread whose turn it is begins, or ends, what lets no interrupt through."""
+        if self._thread is not None:  # else it ends with its process
             self._thread.is_deaf = value
 
     def end(self) -> None:
+        """The process is gone, with its threads."""
         for thread in self._threads:
             if thread is not self._thread and thread.steps is not None:
                 thread.steps.close()
@@ -162,6 +159,7 @@ class SimulatedHost(SimulatedWorker):
     # The main thread.
 
     def serve(self) -> Steps:
+        """What the main thread does."""
         yield
         self.send((m.READY, None))
         while True:
@@ -176,6 +174,7 @@ class SimulatedHost(SimulatedWorker):
             yield
 
     def take(self, message: tuple[Any, ...]) -> Steps:
+        """Do what a message asks for."""
         kind = message[0]
         if kind == m.STOP:
             yield from self.stop(message[1])
@@ -185,6 +184,7 @@ class SimulatedHost(SimulatedWorker):
             yield from super().take(message)
 
     def flush(self) -> None:
+        """Send what has ended: each result by itself."""
         results, self._results = self._results, []
         for key, payload, seconds, failed in results:
             at = [0] if failed else []
@@ -193,6 +193,7 @@ class SimulatedHost(SimulatedWorker):
     def run(
         self, keys: list[int], functions: list[int], payloads: list[bytes], extras: dict[int, Any]
     ) -> Steps:
+        """Begin the calls of a message, each in a thread."""
         yield
         for key, function, payload in zip(keys, functions, payloads, strict=True):
             if function not in self.functions:
@@ -213,8 +214,9 @@ class SimulatedHost(SimulatedWorker):
         error: BaseException | None = None
         yield
         try:
+            if thread.was_interrupted or thread.key in self.process.forbidden:
+                raise CallInterrupted("the call was cancelled")
             thread.is_started = True
-            yield
             self.world.account.begin(self, thread.key, script, environment)
             value = yield from perform(scene, fn, payload)
             yield from self.drop_streams(scene)
@@ -257,6 +259,7 @@ class SimulatedHost(SimulatedWorker):
         return again
 
     def stop(self, key: int) -> Steps:
+        """A call is not wanted any more."""
         thread = self._at_call.get(key)
         if thread is None:
             yield from super().stop(key)
@@ -271,7 +274,8 @@ class SimulatedHost(SimulatedWorker):
 
     # What calls use.
 
-    def emit(self, script: Script, item: bytes) -> Steps:
+    def emit(self, item: bytes) -> Steps:
+        """Send one item of a stream, after a wait while there are enough."""
         thread = self._thread
         assert thread is not None
         while thread.credit <= 0:
@@ -287,6 +291,7 @@ class SimulatedHost(SimulatedWorker):
         self._thread.is_ready = is_ready
 
     def wait(self, is_done: Callable[[], bool], timeout: float | None, key: int = 0) -> Steps:
+        """Wait until `is_done`; False where time is over first."""
         deadline = _INFINITY if timeout is None else self.world.now + timeout
         while not is_done():
             if self.world.now >= deadline:
@@ -296,6 +301,7 @@ class SimulatedHost(SimulatedWorker):
         return True
 
     def await_answer(self, is_there: Callable[[], bool], change: Any = None) -> Steps:
+        """Wait for an answer of the parent."""
         while not is_there():
             if self._thread is not None:
                 self._sleep_until(is_there)

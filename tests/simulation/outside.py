@@ -22,7 +22,6 @@ from manyhands.engines.local.memory_watch import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from tests.simulation.worker import SimulatedWorker
     from tests.simulation.world import World
 
 
@@ -39,7 +38,7 @@ class _Here:
     """
 
     world: World
-    worker: SimulatedWorker | None = None
+    worker: Any = None
     key: int = 0
 
 
@@ -247,13 +246,18 @@ class _Place:
         return here.worker
 
 
+def _draw() -> float:
+    """Stands for `random.random`."""
+    return here.world.random()
+
+
 def make_outside() -> dict[str, object]:
     """What stands in for modules of the system, and for those that would pickle, by their names."""
     return {
         "time": SimpleNamespace(monotonic=read_clock, perf_counter=read_clock, sleep=None),
         "os": _System(),
         "atexit": SimpleNamespace(register=lambda _: None),
-        "random": SimpleNamespace(random=lambda: here.world.random()),
+        "random": SimpleNamespace(random=_draw),
         "_pickle": SimpleNamespace(loads=load, dumps=dump),
         "manyhands.core.place": _Place(),
         "manyhands.core.timers": SimpleNamespace(timers=SimulatedTimers()),

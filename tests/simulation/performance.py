@@ -173,7 +173,7 @@ def _join(scene: Scene, which: int) -> Steps:
 
 def _emit(scene: Scene, count: int) -> Steps:
     for index in range(count):
-        yield from scene.worker.emit(scene.script, b"%d.%d" % (scene.script.number, index))
+        yield from scene.worker.emit(b"%d.%d" % (scene.script.number, index))
 
 
 def _hang(scene: Scene, swallowed: int) -> Steps:
@@ -188,11 +188,11 @@ def _hang(scene: Scene, swallowed: int) -> Steps:
 
 def _go_deaf(scene: Scene) -> Steps:
     """The same in native code."""
-    scene.worker.is_deaf = True
+    scene.worker.set_deaf(True)
     try:
         yield from _run_on(scene)
     finally:
-        scene.worker.is_deaf = False
+        scene.worker.set_deaf(False)
 
 
 def _run_on(scene: Scene) -> Steps:

@@ -196,6 +196,7 @@ class SimulatedProcess:
         self.ordered = 0
         self.forbidden: list[int] = []
         self.end_fd = -1
+        self._due: set[str] = set()
         self.channel = ParentEnd(world, world.room)
         self.inbox = Inbox(self.channel)
         self.stdout = Output(world)
@@ -212,7 +213,7 @@ class SimulatedProcess:
     def is_orphan(self, value: bool) -> None:
         self._is_orphan = value
         if self.worker is not None:
-            self.world.account.note_orphan(self.worker)
+            self.world.account.holdings.note_orphan(self.worker)
 
     def get_current(self) -> int:
         """The key of the call that it is at; 0 for none."""
@@ -246,8 +247,16 @@ class SimulatedProcess:
         self._signal("back")
 
     def _signal(self, name: str) -> None:
-        if self.pid is not None and self.is_ready and self.worker is not None:
+        if self.pid is None or not self.is_ready:
+            self._due.add(name)
+        elif self.worker is not None:
             self.worker.signals.add(name)
+
+    def send_due(self) -> None:
+        """Signals that it was to get before it was known, and ready."""
+        due, self._due = self._due, set()
+        for name in sorted(due):
+            self._signal(name)
 
     def read_stack(self) -> str:
         """Where it stood."""
@@ -348,10 +357,7 @@ class SimulatedDriver:
         if self.is_nudged or (self.again_at is not None and self.again_at <= self.world.now):
             return True
         sources = self.world.sources
-        for fd in self.handlers:
-            if sources[fd].is_readable():
-                return True
-        return False
+        return any(sources[fd].is_readable() for fd in self.handlers)
 
     def find_due(self) -> float | None:
         """When to look though nothing has come."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from manyhands.core.model import ActorPlace
 from manyhands.core.resources import make_need
+from tests.simulation.copies import get_family
 from tests.simulation.plans import TASKS, Planner
 from tests.simulation.scripts import Plan, Script, SimulatedActor
 
@@ -56,13 +57,11 @@ class Program:
 
     def open_session(self) -> Any:
         """Open the session."""
-        from tests.simulation.world import get_family
-
         world = self._world
         workers = 1 + world.pick(3)
         devices = ("a", "b")[: world.pick(3)]
         licences = world.pick(3)
-        world.account.set_limits(workers, devices, _MEMORY, {"licence": licences})
+        world.account.holdings.set_limits(workers, devices, _MEMORY, {"licence": licences})
         session = (
             get_family()
             .load("manyhands.session")
@@ -199,6 +198,11 @@ class Program:
         for script, stream in self._streams[-3:]:
             self._take(script, stream)
 
+    def _take_all(self) -> bool:
+        """Take what has come of all streams; whether there was anything."""
+        taken = [self._take(script, stream) for script, stream in self._streams]
+        return any(taken)
+
     def _take(self, script: Script, stream: Any) -> bool:
         """Take what has come of a stream; whether there was anything."""
         if stream._is_over or not stream._is_ready():
@@ -226,15 +230,16 @@ class Program:
         """All that it had to do is done: see that all has come to an end, and close."""
         world = self._world
         if not world.is_closing:
-            while any([self._take(script, stream) for script, stream in self._streams]):
+            while self._take_all():
                 world.settle()
             for actor in self._actors:
                 if not actor.is_ending:
                     self._stop(actor, kill=False)
                     world.settle()
-            while any([self._take(script, stream) for script, stream in self._streams]):
+            while self._take_all():
                 world.settle()
             world.account.check_end()
+            world.account.holdings.check_rest()
             self._close()
         world.settle()
         world.account.check_close()

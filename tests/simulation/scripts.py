@@ -118,6 +118,8 @@ class Script:
         How it ended; empty until then.
     ended_at, ended_step
         When that was, in seconds and steps.
+    sent_at, started_at : float
+        When it was sent to a worker last, and when it began there.
     read_at, taken_at : int
         The steps at which a worker read it, and took it to be run at once.
     """
@@ -143,6 +145,7 @@ class Script:
         "plan",
         "read_at",
         "running",
+        "sent_at",
         "sequence",
         "started_at",
         "taken_at",
@@ -161,6 +164,7 @@ class Script:
         self.deaths = 0
         self.failures = 0
         self.running: SimulatedWorker | None = None
+        self.sent_at = 0.0
         self.started_at = 0.0
         self.ended_at = 0.0
         self.ended_step = 0

@@ -12,21 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 from manyhands.engines.local import messages as m
 from manyhands.errors import CallInterrupted
-from tests.simulation.outside import here, pack_error
+from tests.simulation.outside import pack_error
 from tests.simulation.performance import DeathError, Scene, perform
-from tests.simulation.scripts import Script
+from tests.simulation.turns import INFINITY, Guard, Turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
 
     from tests.simulation.processes import SimulatedProcess
+    from tests.simulation.scripts import Script
     from tests.simulation.world import World
 
     Steps = Generator[None, None, Any]
 
 _FLUSH_SECONDS = 0.001
 _JOURNAL_ENTRIES = 6
-_INFINITY = float("inf")
 
 
 class _Shelf:
@@ -40,93 +40,46 @@ class _Shelf:
         return ()
 
 
-class _Guard:
-    """Holds interrupts back, as `Waits` does in a ``with`` block."""
-
-    def __init__(self, worker: SimulatedWorker) -> None:
-        self._worker = worker
-
-    def __enter__(self) -> None:
-        self._worker.guards += 1
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        worker = self._worker
-        worker.guards -= 1
-        if not worker.guards and worker.is_interrupted:
-            worker.is_interrupted = False
-            if error is None:
-                raise CallInterrupted("the call was cancelled, or has run out of time")
-
-
-class SimulatedWorker:
+class SimulatedWorker(Turns):
     """Runs one call at a time.
 
     Attributes
     ----------
-    current, started, interrupt_key, journal
-        What its parent reads and writes in the region that both see.
-    signals : set of str
-        That have come, and have not been seen to.
-    is_deaf : bool
-        Whether native code runs that lets no signal be seen to.
-    wants_message, until
-        When there is a step to make: when a message is there, or at this time.
-    lingering : int
-        Steps that it still makes though it was killed.
+    running : dict of int to Script
+        Calls that run here, by their numbers.
+    stages : dict of int to SimulatedActor
+        Actors that live here.
+    failed : list of int
+        Keys of calls that came to nothing, so that those that they made here are not wanted any more.
     visible : str or None
         Devices that its process has seen.
     """
 
     def __init__(self, world: World, process: SimulatedProcess) -> None:
-        self.world = world
-        self.process = process
-        self.number = process.number
-        self.settings = process.settings
-        self.unread = process.channel.outgoing
-        self.say = process.channel.incoming.append
-        self.signals: set[str] = set()
-        self.is_alive = True
-        self.is_deaf = False
-        self.lingering = 0
-        self.wants_message = False
-        self.until = 0.0
-        self.current = 0
-        self.started = 0.0
-        self.interrupt_key = 0
-        self.journal: list[tuple[int, bytes, float, bool]] = []
+        super().__init__(world, process)
         self.visible: str | None = None
         self.functions: dict[int, Any] = {}
         self.stages: dict[int, Any] = {}
         self.running: dict[int, Script] = {}
-        self.streams: list[Any] = []
-        self.script: Script | None = None
-        self._waiting: deque[tuple[int, int, bytes]] = deque()
-        self._is_in_call = False
-        self.guards = 0
-        self.is_interrupted = False
+        self.failed: list[int] = []
         self._may_go_on = False
         self._credits: dict[int, int] = {}
         self._joined: dict[int, Any] = {}
-        self._keeps_calls = bool(self.settings["is_stage"])
         self._held: deque[tuple[Any, ...]] = deque()
         self._early: dict[int, tuple[Any, ...]] = {}
         self._turn = 0  # the number of the next of the messages that keep their order
         self._results: list[tuple[int, bytes, float, bool]] = []
         self._is_journaled = False
-        self._is_journal_stale = False
         self._sent_at = 0.0
-        self._main = self.serve()
         # What the package's `nested` uses of a worker.
         self.nested: Any = None
+        self.sessions = 0
         self.session: Any = None
         self.channel = self
         self.waits = self
         self.words = self
         self.shelf = _Shelf()
         self.lock = nullcontext()
-
-    def __repr__(self) -> str:
-        return f"worker {self.number}"
 
     def send(self, message: tuple[Any, ...]) -> None:
         """Send a message to the parent."""
@@ -146,102 +99,6 @@ class SimulatedWorker:
     def is_main_in_call(self) -> bool:
         """Of no account: nobody waits by that way here."""
         return False
-
-    # Steps.
-
-    def is_enabled(self) -> bool:
-        """Whether there is a step to make."""
-        if self.process.is_killed:
-            return True
-        if self.signals and not self.is_deaf:
-            return True
-        if self.until <= self.world.now:
-            return True
-        return self.wants_message and (bool(self.unread) or not self.process.channel.is_open)
-
-    def step(self) -> None:
-        """Make a step."""
-        if self.process.is_killed:
-            self.lingering -= 1
-            if self.lingering < 0:
-                self.end()
-                return
-        here.worker = self
-        try:
-            self._step()
-        except StopIteration:
-            self.process.status = 0
-            self.end()
-        except DeathError as death:
-            self.process.status = death.status
-            self.end()
-        finally:
-            here.worker = None
-
-    def _step(self) -> None:
-        if self._is_journal_stale:
-            self._is_journal_stale = False
-            self.journal.clear()
-        if self.signals and not self.is_deaf:
-            self._take_signal()
-            return
-        self.wants_message = False
-        self.until = 0.0
-        next(self._main)
-
-    def end(self) -> None:
-        """The process is gone."""
-        self.is_alive = False
-        for stream in self.streams:
-            stream._is_over = True  # or it would have somebody cancel it when it is collected
-        self._main.close()
-        self.world.bury(self)
-
-    def find_due(self) -> float:
-        """When it goes on by itself."""
-        return self.until
-
-    def sleep(self, until: float = _INFINITY, *, for_message: bool = False) -> None:
-        """Before a ``yield``: what to wait for."""
-        self.until = until
-        self.wants_message = for_message
-
-    # Signals.
-
-    def _take_signal(self) -> None:
-        name = min(self.signals)  # the order of their numbers
-        self.signals.discard(name)
-        if name == "back":
-            self._give_back()
-        elif name == "interrupt":
-            key = self.interrupt_key
-            if key and key == self.current and self._is_in_call:
-                self.interrupt_key = 0
-                self._interrupt()
-
-    def _give_back(self) -> None:
-        keys = self._give_up_waiting()
-        if keys:
-            self.send((m.GIVE_BACK, keys, [], []))
-        if self._is_in_call:
-            self.flush()
-
-    def _give_up_waiting(self) -> list[int]:
-        if self._keeps_calls:
-            return []
-        keys = [key for key, _, _ in self._waiting]
-        self._waiting.clear()
-        return keys
-
-    def _interrupt(self) -> None:
-        self.world.tell(self.script, "is interrupted in", self)
-        if self.guards:
-            self.is_interrupted = True
-            self.until = 0.0  # out of its sleep
-            return
-        self.wants_message = False
-        self.until = 0.0
-        self._main.throw(CallInterrupted("the call was cancelled, or has run out of time"))
 
     # Messages.
 
@@ -288,6 +145,7 @@ class SimulatedWorker:
         else:
             if self.nested is not None:
                 self.nested.take(message)
+                yield from self._cancel_children()
             if kind == m.OUTCOMES and message[6]:
                 self._may_go_on = True
                 self.world.account.note_going_on(self)
@@ -338,6 +196,8 @@ class SimulatedWorker:
             script = self.world.open_call(fn, payload)
             if len(keys) > 1:
                 yield
+            if extras:
+                self.started = 0.0  # what stands there is another call's
             self.current = key
             yield
             yield from self._run_one(script, fn, payload, key, extras.get(key))
@@ -430,10 +290,10 @@ class SimulatedWorker:
     def get_session(self) -> Any:
         """The session of calls inside calls."""
         if self.session is None:
-            self.session = self.world.open_nested_session()
+            self.session = self.world.open_nested_session(self)
         return self.session
 
-    def emit(self, script: Script, item: bytes) -> Steps:
+    def emit(self, item: bytes) -> Steps:
         """Send one item of a stream, and wait while there are enough."""
         key = self.current
         self.send((m.YIELD, key, item, []))
@@ -444,11 +304,11 @@ class SimulatedWorker:
 
     def wait(self, is_done: Callable[[], bool], timeout: float | None, key: int = 0) -> Steps:
         """Wait until `is_done`; False where time is over first."""
-        with _Guard(self):
+        with Guard(self):
             yield from self.take_in()
             found = is_done()
             if not found:
-                deadline = _INFINITY if timeout is None else self.world.now + timeout
+                deadline = INFINITY if timeout is None else self.world.now + timeout
                 found = yield from self._wait(is_done, deadline, key)
         return found
 
@@ -456,14 +316,14 @@ class SimulatedWorker:
         self.flush()
         while True:
             self._may_go_on = False
-            self.send((m.BLOCKED, self._give_up_waiting(), key))
+            self.send((m.BLOCKED, self.give_up_waiting(), key))
             is_awake = False
             while not self._may_go_on:
                 is_over = self.is_interrupted or self.world.now >= deadline or is_done()
                 if is_over and not is_awake:
                     is_awake = True
                     self.send((m.WAKE, self.is_interrupted or self.world.now >= deadline))
-                self.sleep(_INFINITY if is_awake else deadline, for_message=True)
+                self.sleep(INFINITY if is_awake else deadline, for_message=True)
                 yield
                 self._check_open()
                 yield from self.take_in()
@@ -475,7 +335,7 @@ class SimulatedWorker:
     def await_answer(self, is_there: Callable[[], bool], change: Any = None) -> Steps:
         """Wait for an answer of the parent."""
         while not is_there():
-            with _Guard(self):
+            with Guard(self):
                 while not self.unread:
                     self._check_open()
                     self.sleep(for_message=True)
@@ -499,19 +359,26 @@ class SimulatedWorker:
     def cancel(self, futures: Iterable[Any], *, running: bool) -> Steps:
         """`Session.cancel_calls`, in steps: what the engine is asked there is known when it is called."""
         engine = self.nested
-        wanted = [future.key for future in futures if future.key in engine._attempts]
+        unsent = self.session._ledger.withdraw_unsent({future.key for future in futures})
+        wanted = engine.begin_cancelling(
+            [future.key for future in futures if future.key not in unsent]
+        )
         withdrawn: set[int] = set()
         if wanted:
-            answer = yield from self.ask(m.CANCEL, wanted, running)
+            try:
+                answer = yield from self.ask(m.CANCEL, wanted, running)
+            except CallInterrupted:
+                engine.end_cancelling(wanted, withdrawn)
+                raise
             withdrawn.update(answer[0])
-        for key in withdrawn:
-            engine._attempts.pop(key, None)
-        engine.cancel = lambda keys, *, running: withdrawn.intersection(keys)
+            engine.end_cancelling(wanted, withdrawn)
+        engine.cancel = lambda keys, *, running: withdrawn & set(keys)
         try:
             self.world.account.note_cancelled(self, futures, running=running)
             self.session.cancel_calls(futures, running=running)
         finally:
             del engine.cancel
+        yield from self._cancel_children()
 
     def drop_streams(self, scene: Scene) -> Steps:
         """A call has ended that did not read its streams to their ends; `Stream.__del__`, in steps."""
@@ -523,10 +390,15 @@ class SimulatedWorker:
 
     def end_badly(self, key: int) -> Steps:
         """`NestedEngine.end_badly`, in steps."""
-        if self.session is None:
-            return
-        children = self.session._children.pop(key, None)
-        if children:
-            known = self.session._futures
-            futures = [known[child] for child in children if child in known]
-            yield from self.cancel(futures, running=True)
+        if self.session is not None:
+            self.failed.append(key)
+            yield from self._cancel_children()
+
+    def _cancel_children(self) -> Steps:
+        """`Session.cancel_children`, in steps."""
+        while self.failed:
+            children = self.session._children.pop(self.failed.pop(), None)
+            if children:
+                known = self.session._futures
+                futures = [known[child] for child in children if child in known]
+                yield from self.cancel(futures, running=True)

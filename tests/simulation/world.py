@@ -8,23 +8,22 @@ from __future__ import annotations
 import gc
 from heapq import heappop, heappush
 from random import Random
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from manyhands.engines.local import messages as m
-from tests.simulation.account import Account, violate
-from tests.simulation.family import Family
+from tests.simulation.account import Account
+from tests.simulation.copies import get_family
 from tests.simulation.host import SimulatedHost
-from tests.simulation.outside import here, make_outside
+from tests.simulation.outside import here
 from tests.simulation.processes import (
     SIGKILL,
     SimulatedDriver,
     SimulatedProcess,
     SimulatedTemplate,
-    has_ended,
 )
 from tests.simulation.program import Program
 from tests.simulation.scripts import Plan, Script
+from tests.simulation.violations import violate
 from tests.simulation.worker import SimulatedWorker
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ _INFINITY = float("inf")
 _NAMES = {
     value: name
     for name, value in vars(m).items()
-    if type(value) is int and name.isupper() and 20 < value < 60
+    if type(value) is int and name.isupper() and not name.endswith("_SIGNAL")
 }
 
 _QUIET_SECONDS = 25.0
@@ -45,82 +44,6 @@ _QUIET_SECONDS = 25.0
 
 MOST_STEPS = 20_000
 """A history that takes more goes round in circles."""
-
-
-class Watched:
-    """An engine as a session sees it, with somebody who counts what goes in."""
-
-    def __init__(self, engine: Any, world: World) -> None:
-        self._engine = engine
-        self._world = world
-        self._account = world.account
-        self.get_running = engine.get_running
-        self.rouse = engine.rouse
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._engine, name)
-
-    def start(self, config: Any, sink: Any) -> None:
-        """Start it, with somebody who counts what comes out."""
-        self._engine.start(config, WatchedSink(sink, self._world))
-
-    def submit(self, call: Any) -> None:
-        """A call goes in."""
-        script = self._world.scripts[call.args[0]]
-        self._world.note_key(script, call.key)
-        self._account.note_entered(call.key)
-        try:
-            self._engine.submit(call)
-        except BaseException:
-            self._account.outstanding.discard(call.key)
-            raise
-
-    def resubmit(self, key: int, attempt: Any) -> None:
-        """A call goes in again."""
-        self._account.note_entered(key)
-        self._engine.resubmit(key, attempt)
-
-    def start_actor(self, actor: int, call: Any, where: Any) -> None:
-        """An actor is started."""
-        script = self._world.scripts[call.args[0]]
-        self._world.note_key(script, call.key)
-        self._world.note_actor(actor, script)
-        self._engine.start_actor(actor, call, where)
-
-    def cancel(self, keys: Any, *, running: bool = False) -> set[int]:
-        """Calls are given back."""
-        withdrawn: set[int] = self._engine.cancel(keys, running=running)
-        for key in withdrawn:
-            self._account.note_returned(key, "withdrawn")
-        return withdrawn
-
-
-class WatchedSink:
-    """A session as its engine sees it."""
-
-    def __init__(self, sink: Any, world: World) -> None:
-        self._sink = sink
-        self._account = world.account
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._sink, name)
-
-    def take_results(self, results: Any) -> None:
-        """Calls have ended well."""
-        for key, _ in results:
-            self._account.note_returned(key, "a result")
-        self._sink.take_results(results)
-
-    def take_actor_end(self, actor: int, error: BaseException) -> None:
-        """The worker of an actor has ended."""
-        self._account.note_actor_end(actor)
-        self._sink.take_actor_end(actor, error)
-
-    def take_failure(self, key: int, error: BaseException, attempt: Any) -> None:
-        """An attempt has failed."""
-        self._account.note_returned(key, type(error).__name__)
-        self._account.note_failure(key, error)
-        self._sink.take_failure(key, error, attempt)
 
 
 class _PidSource:
@@ -212,6 +135,9 @@ class World:
             is_sent: bool = send_calls(worker, entries)
             if not is_sent:
                 self.account.unsent_at = self.steps
+            for entry in entries:
+                if entry.key in self.keys:
+                    self.keys[entry.key].sent_at = self.now
             return is_sent
 
         courier.send_calls = send
@@ -336,7 +262,7 @@ class World:
             if key in self.keys:
                 self.keys[key].read_at = self.keys[key].read_at or self.steps
 
-    def open_nested_session(self) -> Any:
+    def open_nested_session(self, worker: SimulatedWorker) -> Any:
         """A session for the calls of a worker's calls."""
         session = get_family().load("manyhands.session").Session(engine="nested", workers=2)
         take_failure = session.take_failure
@@ -346,6 +272,7 @@ class World:
             take_failure(key, error, attempt)
 
         session.take_failure = note_failure
+        session.cancel_children = worker.failed.append
         return session
 
     # Processes.
@@ -393,14 +320,11 @@ class World:
                 here.worker = None
 
     def _find_due(self) -> float:
-        """When something happens by itself."""
-        due = [worker.find_due() for worker in self.workers]
-        driver_due = None if self.driver.is_closed else self.driver.find_due()
-        if driver_due is not None:
-            due.append(driver_due)
-        if self._timers:
-            due.append(self._timers[0][0])
-        return min(due, default=_INFINITY)
+        """When something happens by itself, but for the engine's looks at its clock."""
+        due = self._timers[0][0] if self._timers else _INFINITY
+        for worker in self.workers:
+            due = min(due, worker.find_due())
+        return due
 
     # Steps.
 
@@ -450,12 +374,8 @@ class World:
             moves.append(driver.step)
         elif driver.rest_at is not None and driver.rest_at <= self.now:
             moves.append(driver.rest)
-        for worker in self.workers:
-            if worker.is_enabled():
-                moves.append(worker.step)
-        for template in self.templates:
-            if template.is_enabled():
-                moves.append(template.step)
+        moves += [worker.step for worker in self.workers if worker.is_enabled()]
+        moves += [template.step for template in self.templates if template.is_enabled()]
         if self._timers and self._timers[0][0] <= self.now:
             moves.append(self._fire)
         if len(moves) > 1 and self._slowness and self.toss(self._slowness):
@@ -465,10 +385,13 @@ class World:
     def _leap(self, deadline: float | None) -> bool:
         """Let time pass until something happens by itself; False where nothing would."""
         due = self._find_due()
-        if deadline is not None:
-            due = min(due, deadline)
-        if self.now - self._active_at > _QUIET_SECONDS and not self.program.left:
+        is_quiet = self.now - self._active_at > _QUIET_SECONDS and due == _INFINITY
+        if is_quiet and not self.program.left:
             return False  # the engine looks at its clock, and nothing comes of it
+        driver_due = None if self.driver.is_closed else self.driver.find_due()
+        for other in (driver_due, deadline):
+            if other is not None:
+                due = min(due, other)
         if due < _INFINITY:
             beyond = 3 * self.random() if self.hangs or self.toss(0.05) else 1e-6
             self.now = max(self.now, due) + beyond
@@ -521,38 +444,3 @@ class World:
         for key in self.account.outstanding:
             if key not in known:
                 violate(self.keys.get(key), "was forgotten by the engine")
-
-
-_family: Family | None = None
-
-
-def get_family() -> Family:
-    """The program's side of the package, in a world of its own; loaded once."""
-    global _family
-    if _family is None:
-        outside = make_outside()
-        outside["manyhands.engines.registry"] = SimpleNamespace(create_engine=_create_engine)
-        outside["manyhands.engines.local.driver"] = SimpleNamespace(Driver=SimulatedDriver)
-        outside["manyhands.engines.local.process"] = SimpleNamespace(
-            TemplateProcess=SimulatedTemplate, WorkerProcess=SimulatedProcess, has_ended=has_ended
-        )
-        _family = Family(
-            {
-                "manyhands.session",
-                "manyhands.core.ledger",
-                "manyhands.core.stream",
-                "manyhands.engines.local.",
-            },
-            {"manyhands.engines.local.pool_state", "manyhands.engines.local.messages"},
-            outside,
-        )
-    return _family
-
-
-def _create_engine(name: str) -> Any:
-    if name == "nested":
-        nested = get_family().load("manyhands.engines.local.nested").NestedEngine()
-        nested.is_running = lambda _: False  # asked for the words of errors alone, and waited for
-        return nested
-    engine = get_family().load("manyhands.engines.local.engine").LocalEngine()
-    return Watched(engine, here.world)

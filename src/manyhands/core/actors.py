@@ -79,13 +79,14 @@ class ActorLife:
         is_final
             Whether another attempt would end the same way.
         """
-        if self.state is ActorState.DEAD:
-            return False
-        if not is_final and self.restarts > 0:
+        is_dead = self.state is ActorState.DEAD  # or was asked to end, and had calls to answer
+        if not is_dead and not is_final and self.restarts > 0:
             self.restarts -= 1
             self.state = ActorState.RESTARTING
             return True
         self.state = ActorState.DEAD
+        if self.error is not None:
+            return False
         first = str(error).strip().partition("\n")[0]
         self.error = ActorDiedError(
             f"the actor {self.describe()} is dead, and is not made again: {type(error).__name__}: {first}. To have it "

@@ -54,7 +54,15 @@ def test_a_dead_actor_stays_dead() -> None:
     life.stop()
     assert not life.end(WorkerDiedError("x"), is_final=False)
     life.note_made()
-    assert (life.state, life.error, life.restarts) == (ActorState.DEAD, None, 5)
+    assert (life.state, life.restarts) == (ActorState.DEAD, 5)
+
+
+def test_an_actor_that_ends_while_it_stops_says_why_its_calls_have_no_answer() -> None:
+    life = make_life(restarts=5)
+    life.stop()
+    assert life.error is None
+    assert not life.end(ValueError("in __init__"), is_final=True)
+    assert "ValueError: in __init__" in str(life.error)
 
 
 @given(st.integers(0, 4), st.lists(st.sampled_from(["made", "death", "failure", "stop"])))
@@ -74,7 +82,7 @@ def test_an_actor_dies_once_and_has_no_more_lives_than_allowed(
             again += life.end(WorkerDiedError("x"), is_final=event == "failure")
         if was_dead:
             assert life.state is ActorState.DEAD
-            assert life.error is first_error
+            assert first_error in (None, life.error)
         elif life.state is ActorState.DEAD:
             first_error = life.error
     assert again + life.restarts == restarts

@@ -247,7 +247,10 @@ class LocalEngine:
     def dispatch(self) -> float | None:
         pool = self.pool
         self._idle_since = None
-        again = self.nesting.deliver() if self.nesting.is_used else None
+        again = None
+        if self.nesting.is_used:
+            again = self.nesting.deliver()
+            self.staff.dismiss_closing()
         if self.limits.endings:
             self.limits.drop_cancelled()
         if pool.has_queued():

@@ -200,6 +200,7 @@ class Host(Worker):
         try:
             try:
                 running.begin()
+                self._check_cancelled(running.key)
                 with running, self._guard:
                     args, kwargs = load_arguments(self._shelf, payload)
                 value = fn(*args, **kwargs) if kwargs else fn(*args)

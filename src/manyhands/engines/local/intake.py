@@ -252,6 +252,7 @@ class Intake:
             self._engine.give_up(error)
             return
         process.is_ready = True
+        process.send_due()
         worker = self._engine.pool.workers.get(process.number)
         if worker is not None:
             worker.is_ready = True

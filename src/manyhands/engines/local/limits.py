@@ -104,11 +104,17 @@ class Limits:
 
     def cancel(self, key: int, number: int) -> None:
         """A call that may be running is not wanted any more."""
-        if key not in self.endings:
-            self.endings[key] = Ending(None, monotonic())
-            if not self._pool.workers[number].is_host:
-                self._processes[number].forbid(key)
-            self._interrupt(key, number)
+        ending = self.endings.get(key)
+        if ending is not None and ending.error is None:
+            return
+        self._processes[number].forbid(key)
+        if (
+            ending is not None
+        ):  # it is about to end as it is, and nobody is to hear of that any more
+            ending.error = None
+            return
+        self.endings[key] = Ending(None, monotonic())
+        self._interrupt(key, number)
 
     def drop_cancelled(self) -> None:
         """Calls that were cancelled in a worker's hands, and came back from it, are not sent again."""
@@ -122,10 +128,14 @@ class Limits:
             process.allow(key)
 
     def end_with(self, key: int, error: BaseException | None) -> None:
-        """A call's worker is about to be ended, and the call with it, by `error`; None for a call that nobody wants."""
-        ending = Ending(error, monotonic())
+        """A call's worker is about to be ended, and the call with it, by `error`; None for a call that nobody wants.
+
+        One that was cancelled before stays a call that nobody wants.
+        """
+        before = self.endings.get(key)
+        is_wanted = before is None or before.error is not None
+        ending = self.endings[key] = Ending(error if is_wanted else None, monotonic())
         ending.is_killed = True
-        self.endings[key] = ending
 
     def _interrupt(self, key: int, number: int) -> None:
         process = self._processes[number]
@@ -236,9 +246,7 @@ class Limits:
         verdict = watch.look(seen, now)
         self._looked_at, self._pause = now, watch.pause
         if verdict is not None:
-            ending = Ending(describe_out_of_memory(verdict), now)
-            ending.is_killed = True
-            self.endings[verdict.victim.key] = ending
+            self.end_with(verdict.victim.key, describe_out_of_memory(verdict))
             self._processes[verdict.victim.number].kill()
         return self._pause
 

@@ -72,6 +72,8 @@ class NestedEngine:
         self._functions = FunctionTable(self._serializer, by_value)
         self._told: set[int] = set()  # functions that the program knows
         self._attempts: dict[int, _Attempt] = {}
+        self._cancelling: set[int] = set()  # calls that the program is asked to withdraw
+        self._held_back: dict[int, _Attempt] = {}  # those of them that are to be tried again
         self._answers: dict[int, Any] = {}
         self._questions = 0
         # One thread reads at a time: the main thread while it is at no call, else whoever waits.
@@ -92,7 +94,10 @@ class NestedEngine:
     def resubmit(self, key: int, attempt: _Attempt) -> None:
         with self._worker.waits.guard(), self._lock:
             self._attempts[key] = attempt
-            self._send(key, attempt)
+            if key in self._cancelling:  # the program may have said already that it will not run
+                self._held_back[key] = attempt
+            else:
+                self._send(key, attempt)
 
     def _send(self, key: int, attempt: _Attempt) -> None:
         function = attempt.function
@@ -138,13 +143,31 @@ class NestedEngine:
                 self._worker.waits.take_in()
 
     def cancel(self, keys: Iterable[int], *, running: bool = False) -> set[int]:
-        wanted = [key for key in keys if key in self._attempts]
-        if not wanted:
-            return set()
-        withdrawn = set(self._ask(m.CANCEL, wanted, running))
-        for key in withdrawn:
-            self._attempts.pop(key, None)
+        wanted = self.begin_cancelling(keys)
+        withdrawn: set[int] = set()
+        if wanted:
+            try:
+                withdrawn.update(self._ask(m.CANCEL, wanted, running))
+            finally:
+                self.end_cancelling(wanted, withdrawn)
         return withdrawn
+
+    def begin_cancelling(self, keys: Iterable[int]) -> list[int]:
+        """From here on calls are not tried again; those that the program has."""
+        wanted = [key for key in keys if key in self._attempts]
+        self._cancelling.update(wanted)
+        return wanted
+
+    def end_cancelling(self, wanted: list[int], withdrawn: set[int]) -> None:
+        """The program has said which calls it has `withdrawn`: others that have failed meanwhile are tried again."""
+        with self._worker.waits.guard(), self._lock:
+            self._cancelling.difference_update(wanted)
+            for key in withdrawn:
+                self._attempts.pop(key, None)
+            for key in wanted:
+                attempt = self._held_back.pop(key, None)
+                if attempt is not None and key not in withdrawn:
+                    self._send(key, attempt)
 
     def is_running(self, key: int) -> bool:
         return bool(self.ask("is_running", key)) if key in self._attempts else False

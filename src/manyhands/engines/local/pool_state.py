@@ -650,8 +650,8 @@ class PoolState:
             self._release(worker)
 
     def find_hoarder(self) -> WorkerState | None:
-        """The worker that holds the most calls while others idle and nothing is queued; None for no such thing."""
-        if self._queued or not self.has_idle():
+        """The worker that holds the most calls while others could run them and nothing is queued, or None."""
+        if self._queued or not self.has_idle() or not self.capacity.fits_cpus(ONE_CPU):
             return None
         worker = max(self.crew.values(), key=lambda w: len(w.inflight))
         return worker if len(worker.inflight) > 1 else None

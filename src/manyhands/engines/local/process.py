@@ -164,6 +164,9 @@ class WorkerProcess:
         self.refusal = ""
         self.ordered = 0
         self.end_fd = -1
+        self._due: set[int] = (
+            set()
+        )  # signals, until its process id is known and it is ready for them
         ours, theirs = open_pair()
         self.channel = Channel(ours)
         # The worker's own end, kept: what the worker has not read can be read here, and is then not read there.
@@ -246,8 +249,15 @@ class WorkerProcess:
         """Ask it for the results that it holds, and for the calls of its message that it has not begun."""
         self._signal(m.GIVE_BACK_SIGNAL)
 
+    def send_due(self) -> None:
+        """More is known of it: send the signals that it was to get before it could get any."""
+        due, self._due = self._due, set()
+        for number in due:
+            self._signal(number)
+
     def _signal(self, number: int) -> None:
         if self.pid is None or not self.is_ready:
+            self._due.add(number)
             return
         try:
             os.kill(self.pid, number)

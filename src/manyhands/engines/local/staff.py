@@ -87,7 +87,9 @@ class Staff:
     # Coming and going.
 
     def hire(self, stage: int = 0) -> bool:
-        """Have one more worker: of the crew, or for an actor; False where it comes later, from the next template."""
+        """Have one more worker, of the crew or for an actor; False where it comes with the next template, or never."""
+        if self._engine.is_closing:  # nobody would end it
+            return False
         self._numbers += 1
         number = self._numbers
         is_host = bool(stage) and self._engine.pool.stages[stage].is_host
@@ -134,8 +136,8 @@ class Staff:
         if number not in self._engine.processes:
             return  # what it had sent was the last that was waited for
         self._engine.courier.take_back(process, worker)
-        if worker.inflight or worker.joined:  # it had just been sent something, and reads it
-            return
+        if worker.inflight or worker.joined or self._engine.nesting.is_home(number):
+            return  # it had just been sent something, and reads it; or it had just made a call
         self._engine.pool.retire(worker)
         self.leaving[number] = self._engine.processes.pop(number)
         self._engine.nesting.lose(number)
@@ -148,15 +150,22 @@ class Staff:
         """Let a worker end that has nothing in flight and is to get nothing more, and have another in its place."""
         is_spent = worker.calls >= self.most_calls or worker.is_closing
         is_there = process.number in self._engine.processes and not process.is_orphan
-        if not is_there or not is_spent or worker.inflight or worker.joined or worker.stages:
+        if not is_there or not is_spent or worker.inflight or worker.stages:
             return
-        if self._engine.nesting.is_home(process.number):
-            worker.is_closing = True
+        if worker.joined or self._engine.nesting.is_home(process.number):
+            worker.is_closing = True  # others are hired for what waits
             return
         was_closing = worker.is_closing
+        worker.is_closing = True
         self.dismiss(process)
         if not was_closing:
             self.hire()
+
+    def dismiss_closing(self) -> None:
+        """Let workers end that had nothing to do any more but to hear what became of calls that they had made."""
+        for worker in [w for w in self._engine.pool.workers.values() if w.is_closing]:
+            if worker.number in self._engine.processes:
+                self.dismiss_spent(self._engine.processes[worker.number], worker)
 
     def renew(self) -> None:
         """Have fresh workers for calls to come."""
@@ -184,6 +193,7 @@ class Staff:
     def end_worker(self, number: int) -> None:
         """End a worker that has no actor any more: at once if it is at a call."""
         worker = self._engine.pool.workers[number]
+        worker.is_closing = True
         if worker.inflight:
             self._engine.processes[number].kill()
         else:
@@ -209,6 +219,7 @@ class Staff:
             (kind, number, pid, *status), _ = received
             if kind == m.STARTED and number in self._engine.processes:
                 self._engine.processes[number].pid = pid
+                self._engine.processes[number].send_due()
             elif kind == m.EXITED:
                 self.lose(number, status[0])
 

@@ -288,6 +288,7 @@ def test_workers_that_run_calls_beside_each_other_see_to_time_themselves(house: 
     assert house.check() == pytest.approx(0.1 + 2 * GRACE_SECONDS)
     house.limits.cancel(1, 3)
     assert house.courier.sent == [(3, (m.STOP, 1))]
+    assert house.processes[3].forbidden == [1], "it may not have begun"
     assert house.processes[3].interrupts == []
 
 
@@ -363,6 +364,30 @@ def test_a_time_out_does_not_come_after_a_cancellation(house: House) -> None:
     house.now += 2.0
     house.check()
     assert house.limits.endings[1].error is None
+
+
+def test_a_call_that_is_cancelled_while_its_time_out_ends_it_has_no_error(house: House) -> None:
+    worker = house.send(1, timeout=2.0)
+    process = house.begin(worker, 1)
+    house.now += 2.0
+    house.check()
+    house.limits.cancel(1, worker.number)
+    assert house.limits.endings[1].error is None
+    assert process.interrupts == [1], "once"
+    assert process.forbidden == [1]
+    for _ in range(4):
+        house.now += 0.6 * GRACE_SECONDS
+        house.check()
+    assert process.kills == 1
+
+
+def test_a_cancelled_call_whose_worker_is_ended_has_no_error(house: House) -> None:
+    worker = house.send(1)
+    house.begin(worker, 1)
+    house.limits.cancel(1, worker.number)
+    house.limits.end_with(1, RuntimeError("the actor was stopped"))
+    ending = house.limits.conclude(1, None)
+    assert ending is not None and ending.error is None
 
 
 def test_a_call_whose_worker_is_ended_is_left_to_that(house: House) -> None:
