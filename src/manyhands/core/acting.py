@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+_COROUTINE = 0x80
+"""`inspect.CO_COROUTINE`, without importing `inspect`."""
+
 _stages: dict[int, _Stage] = {}
 """The actors of this process, by their numbers."""
 
@@ -99,6 +102,15 @@ class ActorMethod:
             return result  # a stream changes the state as it goes on; the next plain call keeps it
         _count_call(self.number, stage)
         return result
+
+
+def is_coroutine_function(fn: Any) -> bool:
+    """Whether to call `fn`, or the method of an actor of this process that it stands for, only makes a coroutine."""
+    if isinstance(fn, ActorMethod):
+        stage = _stages.get(fn.number)
+        fn = getattr(stage.actor, fn.method, None) if stage is not None else None
+    code = getattr(fn, "__code__", None)
+    return code is not None and bool(code.co_flags & _COROUTINE)
 
 
 async def _keep_after(result: Any, number: int, stage: _Stage) -> Any:

@@ -8,10 +8,13 @@ from __future__ import annotations
 import os
 import threading
 import traceback
+from collections import deque
 from contextvars import copy_context
+from functools import partial
 from time import monotonic
 
 from manyhands.core import place
+from manyhands.core.acting import is_coroutine_function
 from manyhands.core.exceptions import pack_exception
 from manyhands.core.interruption import Interruptible
 from manyhands.core.place import Place
@@ -24,7 +27,8 @@ from manyhands.errors import CallInterrupted
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Task
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
+    from contextvars import Context
     from typing import Any
 
     from manyhands.engines.local.worker import Extra
@@ -32,13 +36,37 @@ if TYPE_CHECKING:
 _IDLE_SECONDS = 5.0
 """How long a thread waits for another call before it ends."""
 
+_HOLD_SECONDS = 0.001
+"""How long a result may be held back so that it travels with others."""
+
+_ATTENTIVE_ROUNDS = 5
+"""Times that the main thread looks for results that are held back, after the last message; after that none is."""
+
+
+class _Batch:
+    """The calls that came with one message.
+
+    Attributes
+    ----------
+    uses
+        Ids of what was sent with it.
+    left
+        How many of them have not ended.
+    """
+
+    __slots__ = ("left", "uses")
+
+    def __init__(self, uses: list[int], left: int) -> None:
+        self.uses = uses
+        self.left = left
+
 
 class _Running(Interruptible):
     """A call that is under way here; to the call it is the way to its session, see `manyhands.core.roles.Post`.
 
     Attributes
     ----------
-    key, name, timeout
+    key, name, timeout, batch
     started : float
         When, by `time.monotonic`.
     ends_at
@@ -51,12 +79,26 @@ class _Running(Interruptible):
         Items of its stream that may still come.
     """
 
-    __slots__ = ("credit", "ends_at", "error", "host", "key", "name", "started", "task", "timeout")
+    __slots__ = (
+        "batch",
+        "credit",
+        "ends_at",
+        "error",
+        "host",
+        "key",
+        "name",
+        "started",
+        "task",
+        "timeout",
+    )
 
-    def __init__(self, host: Host, key: int, name: str, timeout: float | None, credit: int) -> None:
+    def __init__(
+        self, host: Host, key: int, batch: _Batch, name: str, *, timeout: float | None, credit: int
+    ) -> None:
         super().__init__()
         self.host = host
         self.key = key
+        self.batch = batch
         self.name = name
         self.timeout = timeout
         self.started = monotonic()
@@ -82,19 +124,30 @@ class Host(Worker):
     def __init__(self, channel: Any, region: memoryview, settings: dict[str, Any]) -> None:
         super().__init__(channel, region, settings)
         self._running: dict[int, _Running] = {}
+        self._timed: dict[int, _Running] = {}  # those that have to end by some time
         self._guard = self.lock
         self._granted = threading.Condition(threading.Lock())
-        self._jobs: list[tuple[Any, ...]] = []
+        self._jobs: deque[tuple[_Running, Callable[..., Any], Any]] = deque()
         self._work = threading.Condition(threading.Lock())
         self._idle = 0
         self._loop: AbstractEventLoop | None = None
+        self._dropped: list[int] = []  # what was used by calls whose results are held back
+        self._is_attentive = False  # whether the main thread will send soon what is held back
+        self._is_loop_flushing = False
 
     # The main thread.
 
     def serve(self) -> None:
+        rounds = 0
         while True:
             pause = self._check_times()
+            if self._is_attentive:
+                pause = _HOLD_SECONDS
             if not self._channel.wait(3600 if pause is None else pause):
+                rounds += 1
+                with self._guard:
+                    self._is_attentive = rounds < _ATTENTIVE_ROUNDS
+                    self.flush()
                 continue
             try:
                 received = self._channel.receive(wait=False)
@@ -103,7 +156,9 @@ class Host(Worker):
             except KeyboardInterrupt:
                 continue
             if received is not None:
+                rounds = 0
                 with self._guard:
+                    self._is_attentive = True
                     self.take(*received)
 
     def take(self, message: tuple[Any, ...], fds: tuple[int, ...]) -> None:
@@ -137,7 +192,10 @@ class Host(Worker):
         """Every call that has come has begun."""
 
     def flush(self) -> None:
-        """Results are sent at once here."""
+        """Send the results that are held back."""
+        with self._guard:
+            dropped, self._dropped = self._dropped, []
+            self._outbox.flush(dropped)
 
     def _run(
         self,
@@ -147,31 +205,41 @@ class Host(Worker):
         uses: list[int],
         extras: dict[int, Extra] | None,
     ) -> None:
+        batch = _Batch(uses, len(keys))
+        coroutines = []
         for key, function_key, payload in zip(keys, function_keys, payloads, strict=True):
             timeout, environment, window = (extras or {}).get(key, (None, None, 0))
             if environment:
                 os.environ.update(environment)
-            opened = self._shelf.unbox(payload, uses) if uses else payload
+            opened = self._shelf.unbox(payload, batch.uses) if uses else payload
             is_missing = function_key not in self._functions and function_key not in self._payloads
             if is_missing or not self._shelf.knows(opened):
                 # The parent took the function or heap back, and we were quicker to take the call.
                 lost = [function_key] if is_missing else []
-                self._channel.send((m.GIVE_BACK, [key], lost, list(uses)))
+                batch.uses = self._return_call(key, payload, batch.uses, lost)
+                self._count_ended(batch)
                 continue
             try:
                 fn = self._functions.get(function_key) or self._load_function(function_key)
             except BaseException as error:
-                self._send_end(key, self._pack_error(error), monotonic(), uses, failed=True)
+                self._send_end(key, batch, self._pack_error(error), failed=True)
                 continue
             name = getattr(fn, "__qualname__", type(fn).__qualname__)
-            running = self._running[key] = _Running(self, key, name, timeout, window)
-            self._start(running, fn, opened, uses)
+            running = self._running[key] = _Running(
+                self, key, batch, name, timeout=timeout, credit=window
+            )
+            if timeout is not None:
+                self._timed[key] = running
+            if is_coroutine_function(fn):
+                coroutines.append((running, fn, opened))
+            else:
+                self._start(running, fn, opened)
+        if coroutines:
+            self._get_loop().call_soon_threadsafe(self._begin_all, coroutines)
 
-    def _start(
-        self, running: _Running, fn: Callable[..., Any], payload: Any, uses: list[int]
-    ) -> None:
+    def _start(self, running: _Running, fn: Callable[..., Any], payload: Any) -> None:
         with self._work:
-            self._jobs.append((running, fn, payload, uses))
+            self._jobs.append((running, fn, payload))
             if len(self._jobs) <= self._idle:
                 self._work.notify()
                 return
@@ -182,27 +250,27 @@ class Host(Worker):
     def _serve_calls(self) -> None:
         while True:
             with self._work:
-                self._idle += 1
-                self._work.wait_for(lambda: bool(self._jobs), _IDLE_SECONDS)
-                self._idle -= 1
                 if not self._jobs:
-                    return
-                job = self._jobs.pop(0)
+                    self._idle += 1
+                    self._work.wait_for(lambda: bool(self._jobs), _IDLE_SECONDS)
+                    self._idle -= 1
+                    if not self._jobs:
+                        return
+                job = self._jobs.popleft()
             copy_context().run(self._run_call, *job)
             del job
+            if not self._jobs:
+                self.flush()
 
-    def _run_call(
-        self, running: _Running, fn: Callable[..., Any], payload: Any, uses: list[int]
-    ) -> None:
+    def _run_call(self, running: _Running, fn: Callable[..., Any], payload: Any) -> None:
         place.here.set(Place(None, running.key, running))
         value: Any = None
         error: BaseException | None = None
         try:
             try:
                 running.begin()
-                self._check_cancelled(running.key)
-                with running, self._guard:
-                    args, kwargs = load_arguments(self._shelf, payload)
+                with running:
+                    args, kwargs = self._load(running, payload)
                 value = fn(*args, **kwargs) if kwargs else fn(*args)
                 del args, kwargs
             except BaseException as raised:
@@ -213,28 +281,57 @@ class Host(Worker):
             running.leave()  # again, since it may not have got there; there is one interrupt and no more
             error = late
         if error is None and hasattr(value, "__await__"):
-            self._await(running, value, uses)
+            self._get_loop().call_soon_threadsafe(
+                self._begin, running, lambda: value, copy_context()
+            )
             return
-        self._end(running, value, error, uses)
+        self._end(running, value, error)
 
-    def _await(self, running: _Running, coroutine: Any, uses: list[int]) -> None:
-        """Run a coroutine on the loop, in this context."""
-        loop = self._get_loop()
+    def _load(
+        self, running: _Running, payload: Any
+    ) -> tuple[tuple[Any, ...], dict[str, Any] | None]:
+        """The arguments of a call that is about to begin."""
+        self._check_cancelled(running.key)
+        with self._guard:
+            return load_arguments(self._shelf, payload)
 
-        async def wait() -> None:
+    # The loop.
+
+    def _begin_all(self, calls: list[tuple[_Running, Callable[..., Any], Any]]) -> None:
+        """Begin calls of coroutine functions, in order."""
+        for running, fn, payload in calls:
+            context = copy_context()
+            context.run(place.here.set, Place(None, running.key, running))
+            self._begin(running, partial(self._make_coroutine, running, fn, payload), context)
+
+    def _make_coroutine(self, running: _Running, fn: Callable[..., Any], payload: Any) -> Any:
+        args, kwargs = self._load(running, payload)
+        return fn(*args, **(kwargs or {}))
+
+    def _begin(
+        self, running: _Running, make: Callable[[], Awaitable[Any]], context: Context
+    ) -> None:
+        """Run a coroutine on the loop, whose thread this is."""
+
+        async def run() -> None:
             value, error = None, None
             try:
-                value = await coroutine
+                value = await make()
             except BaseException as raised:
                 error = raised
-            self._end(running, value, error, uses)
+            self._end(running, value, error)
+            if not self._is_loop_flushing:
+                self._is_loop_flushing = True
+                loop.call_soon(self._flush_of_loop)
 
-        def begin() -> None:
-            task = running.task = loop.create_task(wait())
-            if not running.set_stop(lambda: loop.call_soon_threadsafe(task.cancel)):
-                loop.call_soon(task.cancel)  # once it has begun, or it would not end it
+        loop = self._get_loop()
+        task = running.task = loop.create_task(run(), context=context)
+        if not running.set_stop(lambda: loop.call_soon_threadsafe(task.cancel)):
+            loop.call_soon(task.cancel)  # once it has begun, or it would not end it
 
-        loop.call_soon_threadsafe(begin, context=copy_context())
+    def _flush_of_loop(self) -> None:
+        self._is_loop_flushing = False
+        self.flush()
 
     def _get_loop(self) -> AbstractEventLoop:
         with self._guard:
@@ -248,17 +345,18 @@ class Host(Worker):
 
     # Ends.
 
-    def _end(
-        self, running: _Running, value: Any, error: BaseException | None, uses: list[int]
-    ) -> None:
+    def _end(self, running: _Running, value: Any, error: BaseException | None) -> None:
         if isinstance(error, SystemExit):
             self._exit(error)
         with self._guard:
-            if self._running.pop(running.key, None) is None:
+            key = running.key
+            if self._running.pop(key, None) is None:
                 return
+            self._timed.pop(key, None)
             if running.error is not None:
                 error = running.error
-            if error is None and self.nested is not None and self.nested.join(running.key, value):
+            if error is None and self.nested is not None and self.nested.join(key, value):
+                self._count_ended(running.batch)
                 return
             failed = error is not None
             try:
@@ -266,17 +364,24 @@ class Host(Worker):
             except BaseException as unpicklable:
                 failed, result = True, self._pack_error(unpicklable)
             value = error = None
-            self._send_end(running.key, result, running.started, uses, failed=failed)
+            self._send_end(key, running.batch, result, failed=failed)
             if failed and self.nested is not None:
-                self.nested.end_badly(running.key)
+                self.nested.end_badly(key)
 
-    def _send_end(
-        self, key: int, result: Any, started: float, uses: list[int], *, failed: bool
-    ) -> None:
+    def _send_end(self, key: int, batch: _Batch, result: Any, *, failed: bool) -> None:
+        """Send a result, now or with others."""
         outbox = self._outbox
-        outbox.begin(alone=True)
-        outbox.add(key, result, 0.0 if key not in self._running else monotonic() - started, failed)
-        outbox.flush(self._shelf.end_message(uses))
+        if not outbox.size:
+            outbox.begin(alone=True)
+        outbox.add(key, result, 0.0, failed)
+        self._count_ended(batch)
+        if not self._is_attentive or not self._running or outbox.size > m.FLUSH_BYTES:
+            self.flush()
+
+    def _count_ended(self, batch: _Batch) -> None:
+        batch.left -= 1
+        if not batch.left:
+            self._dropped += self._shelf.end_message(batch.uses)
 
     def emit_of(self, running: _Running, item: Any) -> None:
         """Send an item of a call's stream."""
@@ -295,7 +400,7 @@ class Host(Worker):
         """Interrupt calls whose time is over; seconds until the next one's is."""
         now = monotonic()
         pauses = []
-        for running in list(self._running.values()):
+        for running in list(self._timed.values()):
             if running.ends_at is None:
                 continue
             if running.ends_at > now:
@@ -326,6 +431,7 @@ class Host(Worker):
     def _interrupt(self, running: _Running) -> None:
         if not running.is_interrupted:
             running.ends_at = monotonic() + GRACE_SECONDS
+            self._timed[running.key] = running
             running.interrupt()
             if self.nested is not None:
                 self.nested.rouse()

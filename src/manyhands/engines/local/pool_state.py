@@ -797,8 +797,8 @@ class PoolState:
                     room = min(room, _count_ahead(worker, head))
                 if room <= 0 or head is None or stage.making not in (None, head):
                     break
-                is_alone = stage.is_host or stage.making is head
-                message = self._pack_message(stage.lane, worker, 1 if is_alone else room)
+                room = 1 if stage.making is head else room
+                message = self._pack_message(stage.lane, worker, room)
                 stage.inflight += len(message)
                 yield worker, message
                 if message[0].key not in worker.inflight:  # it could not be sent, and came back
