@@ -115,9 +115,9 @@ class ActorClass(Generic[T]):
         is_async = "async" in methods.values()
         concurrency = o["max_concurrency"] or (_ASYNC_CONCURRENCY if is_async else 1)
         need = make_need(o["cpus"] or 0, o["gpus"], o["memory"], o["resources"])
-        place = ActorPlace(
-            need, is_light=o["cpus"] == 0, concurrency=concurrency, is_async=is_async
-        )
+        # A process shows the same devices to all that run in it.
+        is_light = o["cpus"] == 0 and not o["gpus"]
+        place = ActorPlace(need, is_light=is_light, concurrency=concurrency, is_async=is_async)
         every = o["checkpoint_every"] if hasattr(self._cls, "checkpoint") else 0
         life = get_session().start_actor(
             self._cls,

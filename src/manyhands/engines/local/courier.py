@@ -75,6 +75,9 @@ class Courier:
         self._processes = processes
         self._functions = functions
         self._store = store
+        self._device_kind: list[
+            str | None
+        ] = []  # once it is known; None where no device can be seen
 
     def send_calls(self, worker: WorkerState, entries: list[Entry]) -> bool:
         """Send one message of calls; False where there is no room in the socket."""
@@ -104,20 +107,32 @@ class Courier:
     ) -> dict[int, tuple[float | None, dict[str, str] | None, int]] | None:
         """What a worker has to know of calls beside what they run; None for nearly all."""
         extras = {}
-        environment = None
         for entry in entries:
             options = entry.options
             devices = worker.devices
             if entry.stage and self._pool.stages[entry.stage].devices:
                 devices = self._pool.stages[entry.stage].devices
-            if options is DEFAULT_OPTIONS or not (options.timeout or options.window or devices):
+            has_seen_others = worker.visible is not None and not entry.stage
+            is_plain = options is DEFAULT_OPTIONS or not (
+                options.timeout or options.window or devices
+            )
+            if is_plain and not has_seen_others:
                 continue
+            environment = None
             if devices:
-                from manyhands.core.devices import make_environment
-
-                environment = make_environment(devices)
+                environment = self._show(devices)
+            elif has_seen_others:
+                environment = {}  # as it was before it was shown any
             extras[entry.key] = (options.timeout, environment, options.window)
         return extras or None
+
+    def _show(self, devices: tuple[str, ...]) -> dict[str, str]:
+        """Variables that show devices to a call."""
+        from manyhands.core.devices import detect_gpus, make_environment
+
+        if not self._device_kind:
+            self._device_kind = [detect_gpus(os.environ)[0]]
+        return make_environment(devices, self._device_kind[0])
 
     def send_payloads(
         self,

@@ -5,7 +5,6 @@ Its main thread takes messages in and does nothing else, so it sees calls that h
 
 from __future__ import annotations
 
-import os
 import threading
 import traceback
 from collections import deque
@@ -209,8 +208,8 @@ class Host(Worker):
         coroutines = []
         for key, function_key, payload in zip(keys, function_keys, payloads, strict=True):
             timeout, environment, window = (extras or {}).get(key, (None, None, 0))
-            if environment:
-                os.environ.update(environment)
+            if environment is not None:
+                self.show(environment)
             opened = self._shelf.unbox(payload, batch.uses) if uses else payload
             is_missing = function_key not in self._functions and function_key not in self._payloads
             if is_missing or not self._shelf.knows(opened):

@@ -162,6 +162,8 @@ class Worker:
         self._held: deque[tuple[tuple[Any, ...], tuple[int, ...]]] = deque()
         self._is_in_call = False  # the outbox is whole, whatever interrupts the call
         self._outbox = _Outbox(channel, region, self._words, self._shelf)
+        self._shown: dict[str, str] = {}  # variables of the call, and what they were before
+        self._hidden: dict[str, str | None] = {}
 
     def initialize(self, payload: bytes | None) -> bool:
         """Run the initializer and report; False where it failed."""
@@ -472,12 +474,25 @@ class Worker:
     def _prepare(self, key: int, extra: Extra) -> None:
         """Before a call that has a time-out, devices, or a stream."""
         timeout, environment, window = extra
-        if environment:
-            os.environ.update(environment)
+        if environment is not None:
+            self.show(environment)
         if window:
             self._credits = {key: window}
         if timeout is not None:
             self._words[m.STARTED] = int(perf_counter() * 1e9)
+
+    def show(self, environment: dict[str, str]) -> None:
+        """Set variables for a call, and what was set for the one before as it was."""
+        if environment == self._shown:
+            return  # also for the sake of threads that read them right now
+        for name, value in self._hidden.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        self._hidden = {name: os.environ.get(name) for name in environment}
+        self._shown = environment
+        os.environ.update(environment)
 
     def _pack_error(self, error: BaseException) -> Payload:
         packed = pack_exception(error, skip=1)

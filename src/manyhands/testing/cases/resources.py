@@ -156,6 +156,18 @@ def calls_may_share_a_device(open_session: OpenSession) -> None:
         check(waiting.result(LIMIT) in ("3", "7"), "sees none of the devices")
 
 
+@case("isolates")
+def calls_without_devices_see_what_the_program_sees(open_session: OpenSession) -> None:
+    """What a call with `gpus` was shown stays with it: the next one in the worker finds the variables as they were."""
+    with open_session(workers=1, gpus=2) as session:
+        before = session.submit(_find_shown).result(LIMIT)
+        for gpus in (1, 0.5):
+            shown = mh.task(_find_shown, gpus=gpus).submit().result(LIMIT)
+            check(shown != before, "it was shown nothing")
+            for _ in range(2):
+                check_equal(session.submit(_find_shown).result(LIMIT), before)
+
+
 @case()
 def wrong_resources_of_a_session_fail_at_once(open_session: OpenSession) -> None:
     """A session whose resources cannot be meant does not open."""
@@ -186,5 +198,15 @@ def _show_devices(gate: work.Gate) -> str:
     from os import environ
 
     gate.enter()
-    check_equal(environ["HIP_VISIBLE_DEVICES"], environ["CUDA_VISIBLE_DEVICES"])
-    return environ["CUDA_VISIBLE_DEVICES"]
+    shown = environ["CUDA_VISIBLE_DEVICES"]
+    check_equal(
+        environ.get("HIP_VISIBLE_DEVICES", shown), shown
+    )  # where there may be devices of AMD
+    return shown
+
+
+def _find_shown() -> list[str | None]:
+    from os import environ
+
+    names = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ZE_AFFINITY_MASK")
+    return [environ.get(name) for name in names]
