@@ -233,7 +233,7 @@ def _measure_taken(pool: Any) -> int:
     return taken
 
 
-_PATIENCE = 10.0
+_PATIENCE = 8.0
 """Seconds after which a call has ended that was to be ended."""
 
 _OF_CALLS = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import TYPE_CHECKING
 
 from manyhands.errors import ManyhandsError
@@ -54,7 +55,19 @@ def run_history(seed: int) -> SimulationError | None:
 
 def run_histories(seeds: Iterable[int]) -> list[SimulationError]:
     """Run many; those in which something does not hold."""
-    return [error for error in map(run_history, seeds) if error is not None]
+    errors = []
+    was_collecting = gc.isenabled()
+    gc.disable()
+    try:
+        for seed in seeds:
+            error = run_history(seed)
+            if error is not None:
+                errors.append(error)
+            gc.collect(0)  # the world that was, and nothing else
+    finally:
+        if was_collecting:
+            gc.enable()
+    return errors
 
 
 def tell_history(seed: int) -> list[str]:

@@ -296,6 +296,7 @@ class SimulatedDriver:
         self.world = here.world
         self.steps = steps
         self.handlers: dict[int, Callable[[], None]] = {}
+        self._sources: dict[int, Any] = {}  # of all that is watched
         self.again_at: float | None = None
         self.rest_at: float | None = None
         self.is_stepping = False
@@ -308,10 +309,12 @@ class SimulatedDriver:
         """Call `handle` when something has come."""
         if fd in self.world.sources:
             self.handlers[fd] = handle
+            self._sources[fd] = self.world.sources[fd]
 
     def unwatch(self, fd: int) -> None:
         """Forget it."""
         self.handlers.pop(fd, None)
+        self._sources.pop(fd, None)
 
     def nudge(self) -> None:
         """There is something to send: now, or in a moment."""
@@ -329,6 +332,7 @@ class SimulatedDriver:
         """No more steps."""
         self.is_closed = True
         self.handlers.clear()
+        self._sources.clear()
 
     def run(self, action: Callable[[], None]) -> None:
         """Do what only the leader may do."""
@@ -356,8 +360,10 @@ class SimulatedDriver:
             return False
         if self.is_nudged or (self.again_at is not None and self.again_at <= self.world.now):
             return True
-        sources = self.world.sources
-        return any(sources[fd].is_readable() for fd in self.handlers)
+        for source in self._sources.values():
+            if source.is_readable():
+                return True
+        return False
 
     def find_due(self) -> float | None:
         """When to look though nothing has come."""
@@ -367,7 +373,7 @@ class SimulatedDriver:
         """Send, take in what has come, send, pass on."""
         self.is_stepping = True
         try:
-            if self.is_nudged or self.again_at is not None:
+            if self.is_nudged:
                 self._dispatch()
             for fd in self._list_ready():
                 handle = self.handlers.get(fd)
@@ -385,8 +391,7 @@ class SimulatedDriver:
         self._plan_rest()
 
     def _list_ready(self) -> list[int]:
-        sources = self.world.sources
-        ready = [fd for fd in self.handlers if sources[fd].is_readable()]
+        ready = [fd for fd, source in self._sources.items() if source.is_readable()]
         if len(ready) > 1:
             self.world.shuffle(ready)
         return ready

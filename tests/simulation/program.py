@@ -34,7 +34,7 @@ class Program:
         self._world = world
         self._random = world.random
         # Many short histories find more than a few long ones; some things take long, though.
-        self.left = 3 + world.pick(10 if world.toss(0.9) else 60)
+        self.left = 3 + world.pick(8 if world.toss(0.95) else 60)
         self._made: list[Script] = []
         self._streams: list[tuple[Script, Any]] = []
         self._actors: list[SimulatedActor] = []

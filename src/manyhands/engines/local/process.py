@@ -164,7 +164,9 @@ class WorkerProcess:
         self.refusal = ""
         self.ordered = 0
         self.end_fd = -1
-        self._due: set[int] = set()  # signals, until its process id is known and it is ready for them
+        self._due: set[int] = (
+            set()
+        )  # signals, until its process id is known and it is ready for them
         ours, theirs = open_pair()
         self.channel = Channel(ours)
         # The worker's own end, kept: what the worker has not read can be read here, and is then not read there.
