@@ -42,6 +42,10 @@ class _Here:
     worker: Any = None
     key: int = 0
 
+    def forget(self) -> None:
+        """The world is over."""
+        self.__dict__.pop("world", None)
+
 
 here = _Here()
 

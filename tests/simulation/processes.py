@@ -6,6 +6,7 @@ from collections import deque
 from struct import pack
 from typing import TYPE_CHECKING, Any
 
+from manyhands.core.timeouts import GRACE_SECONDS
 from manyhands.engines.local import messages as m
 from tests.simulation.outside import here
 
@@ -290,7 +291,14 @@ def has_ended(fd: int, seconds: float = 0.0) -> bool:
 
 
 class SimulatedDriver:
-    """Stands for `driver.Driver`: steps are made when the world says so, by whoever it may be."""
+    """Stands for `driver.Driver`: steps are made when the world says so, by whoever it may be.
+
+    Attributes
+    ----------
+    looks : int
+        How often it has had the engine look at its clock, counting those that are so far apart that a call which was
+        to end may be ended by force.
+    """
 
     def __init__(self, steps: Any) -> None:
         self.world = here.world
@@ -302,6 +310,8 @@ class SimulatedDriver:
         self.is_stepping = False
         self.is_nudged = True
         self.is_closed = False
+        self.looks = 0
+        self._looked_at = 0.0
         self._rests = 0
         self.world.driver = self
 
@@ -398,6 +408,9 @@ class SimulatedDriver:
 
     def _dispatch(self) -> None:
         self.is_nudged = False
+        if self.world.now - self._looked_at > GRACE_SECONDS:
+            self._looked_at = self.world.now
+            self.looks += 1
         pause = self.steps.dispatch()
         self.again_at = None if pause is None else self.world.now + pause
 

@@ -342,6 +342,7 @@ class World:
                 for stream in worker.streams:
                     stream._is_over = True
             self.program.let_go()
+            get_family().load("manyhands.session")._open_sessions.clear()  # workers close none
 
     def settle(self) -> None:
         """Until nothing can happen any more."""
