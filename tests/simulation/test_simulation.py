@@ -18,8 +18,8 @@ from tests.simulation.history import (
     tell_history,
 )
 
-HISTORIES = int(os.environ.get("MANYHANDS_HISTORIES", "200"))
-PARTS = 4
+HISTORIES = int(os.environ.get("MANYHANDS_HISTORIES", "100000"))
+PARTS = 50
 
 
 @pytest.mark.slow
