@@ -59,7 +59,7 @@ class Ends:
             if error is None
             else type(error).__name__
         )
-        script.ended_at = self._world.now
+        script.ended_look = self._world.driver.looks
         script.ended_step = self._world.steps
         self._world.tell(script, "ends:", script.outcome)
         if script.outcome == "cancelled":
@@ -151,12 +151,13 @@ class Ends:
 
     def check_hang(self, script: Script) -> None:
         """A call returns that has run on and on: it must not be one that was to be ended."""
-        now, actor = self._world.now, script.plan.actor
+        looks, actor = self._world.driver.looks, script.plan.actor
         if script.running is None or script.running.process.is_killed:
             return
-        if script.outcome and now - script.ended_at > _PATIENCE:
+        if script.outcome and looks - script.ended_look > _PATIENCE:
             violate(script, f"has run on after its end: {script.outcome}")
-        if actor is not None and actor.killed_at is not None and now - actor.killed_at > _PATIENCE:
+        killed_look = None if actor is None else actor.killed_look
+        if killed_look is not None and looks - killed_look > _PATIENCE:
             violate(script, "has run on after its actor was killed")
 
     def check_end(self) -> None:
@@ -233,8 +234,8 @@ def _measure_taken(pool: Any) -> int:
     return taken
 
 
-_PATIENCE = 10.0
-"""Seconds after which a call has ended that was to be ended."""
+_PATIENCE = 4
+"""Looks of the engine at its clock after which a call has ended that was to be ended: see `SimulatedDriver.looks`."""
 
 _OF_CALLS = (
     PlannedError,

@@ -41,6 +41,10 @@ class Family:
         self._shared = shared
         self._replaced = replaced
         self._copies: dict[str, ModuleType] = {}
+        self._found: dict[
+            tuple[str, tuple[str, ...]], Any
+        ] = {}  # by imports at first use, of which there are many
+        self._loading = 0
         self._builtins = {**vars(builtins), "__import__": self._import}
 
     def load(self, name: str) -> Any:
@@ -67,11 +71,14 @@ class Family:
         copy = ModuleType(name)
         copy.__dict__.update(__builtins__=self._builtins, __file__=spec.origin)
         self._copies[name] = copy
+        self._loading += 1
         try:
             exec(code, copy.__dict__)
         except BaseException:
             del self._copies[name]
             raise
+        finally:
+            self._loading -= 1
         return copy
 
     def _import(
@@ -83,6 +90,22 @@ class Family:
         level: int = 0,
     ) -> Any:
         """What an ``import`` statement in a copy gives."""
+        key = name, names or ()
+        found = self._found.get(key)
+        if found is None:
+            found = self._find(name, namespace, local, names, level)
+            if not self._loading:
+                self._found[key] = found
+        return found
+
+    def _find(
+        self,
+        name: str,
+        namespace: Mapping[str, object] | None,
+        local: Mapping[str, object] | None,
+        names: tuple[str, ...] | None,
+        level: int,
+    ) -> Any:
         if not level and (name in self._replaced or self._is_member(name)):
             return self.load(name)
         found = __import__(name, namespace, local, names or (), level)

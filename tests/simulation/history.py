@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 from typing import TYPE_CHECKING
 
 from manyhands.errors import ManyhandsError
-from tests.simulation.faults import find_known
+from tests.simulation.outside import here
 from tests.simulation.violations import ViolationError
 from tests.simulation.world import World
 
@@ -27,14 +28,11 @@ class SimulationError(ManyhandsError):
         At which that was seen.
     story : list of str
         What happened to the call concerned; where it is none, what happened last.
-    known : str
-        The fault that this is known to be; empty for none.
     """
 
     seed: int = 0
     step: int = 0
     story: list[str] = []
-    known: str = ""
 
 
 def run_history(seed: int) -> SimulationError | None:
@@ -54,7 +52,20 @@ def run_history(seed: int) -> SimulationError | None:
 
 def run_histories(seeds: Iterable[int]) -> list[SimulationError]:
     """Run many; those in which something does not hold."""
-    return [error for error in map(run_history, seeds) if error is not None]
+    errors = []
+    was_collecting = gc.isenabled()
+    gc.disable()
+    try:
+        for seed in seeds:
+            error = run_history(seed)
+            if error is not None:
+                errors.append(error)
+            here.forget()
+            gc.collect(0)  # the world that was, and nothing else
+    finally:
+        if was_collecting:
+            gc.enable()
+    return errors
 
 
 def tell_history(seed: int) -> list[str]:
@@ -88,7 +99,6 @@ def _explain(seed: int) -> SimulationError:
             + f"\nAll of it: python -m tests.simulation --seed {seed}"
         )
         error.seed, error.step, error.story = seed, world.steps, story
-        error.known = find_known(failure)
         error.__cause__ = failure
         return error
     return SimulationError(

@@ -18,6 +18,7 @@ from manyhands.engines.local.memory_watch import (
     WorkerMemory,
     describe_out_of_memory,
 )
+from tests.simulation.violations import violate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -40,6 +41,10 @@ class _Here:
     world: World
     worker: Any = None
     key: int = 0
+
+    def forget(self) -> None:
+        """The world is over."""
+        self.__dict__.pop("world", None)
 
 
 here = _Here()
@@ -211,6 +216,8 @@ class _System:
     @staticmethod
     def close(fd: int) -> None:
         """Give a descriptor back."""
+        if fd in here.world.driver.handlers:
+            violate(None, f"the descriptor {fd} is closed, and the driver watches it")
         here.world.sources.pop(fd, None)
 
     @staticmethod

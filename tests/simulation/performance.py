@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     Steps = Generator[None, None, Any]
 
 
-HANG_SECONDS = 20.0
+HANG_SECONDS = 12.0
 """How long a call is at it that hangs."""
 
 

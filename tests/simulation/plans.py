@@ -103,6 +103,10 @@ class Planner:
         timeout = self._pick((None, None, None, 0.5))
         options = CallOptions(policy, timeout=timeout, actor=actor.number)
         below = self._actors.index(actor)
+        if actor.need.gpu_shares:
+            depth = (
+                DEPTH  # or its call might wait for one that needs the device which it holds itself
+            )
         runs = self._make_runs(depth + 1, below)
         return Plan(
             TASKS[3], runs, options, kind="method", catches=self._random() < 0.5, actor=actor

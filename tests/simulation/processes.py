@@ -6,6 +6,7 @@ from collections import deque
 from struct import pack
 from typing import TYPE_CHECKING, Any
 
+from manyhands.core.timeouts import GRACE_SECONDS
 from manyhands.engines.local import messages as m
 from tests.simulation.outside import here
 
@@ -290,17 +291,27 @@ def has_ended(fd: int, seconds: float = 0.0) -> bool:
 
 
 class SimulatedDriver:
-    """Stands for `driver.Driver`: steps are made when the world says so, by whoever it may be."""
+    """Stands for `driver.Driver`: steps are made when the world says so, by whoever it may be.
+
+    Attributes
+    ----------
+    looks : int
+        How often it has had the engine look at its clock, counting those that are so far apart that a call which was
+        to end may be ended by force.
+    """
 
     def __init__(self, steps: Any) -> None:
         self.world = here.world
         self.steps = steps
         self.handlers: dict[int, Callable[[], None]] = {}
+        self._sources: dict[int, Any] = {}  # of all that is watched
         self.again_at: float | None = None
         self.rest_at: float | None = None
         self.is_stepping = False
         self.is_nudged = True
         self.is_closed = False
+        self.looks = 0
+        self._looked_at = 0.0
         self._rests = 0
         self.world.driver = self
 
@@ -308,10 +319,12 @@ class SimulatedDriver:
         """Call `handle` when something has come."""
         if fd in self.world.sources:
             self.handlers[fd] = handle
+            self._sources[fd] = self.world.sources[fd]
 
     def unwatch(self, fd: int) -> None:
         """Forget it."""
         self.handlers.pop(fd, None)
+        self._sources.pop(fd, None)
 
     def nudge(self) -> None:
         """There is something to send: now, or in a moment."""
@@ -329,6 +342,7 @@ class SimulatedDriver:
         """No more steps."""
         self.is_closed = True
         self.handlers.clear()
+        self._sources.clear()
 
     def run(self, action: Callable[[], None]) -> None:
         """Do what only the leader may do."""
@@ -356,8 +370,10 @@ class SimulatedDriver:
             return False
         if self.is_nudged or (self.again_at is not None and self.again_at <= self.world.now):
             return True
-        sources = self.world.sources
-        return any(sources[fd].is_readable() for fd in self.handlers)
+        for source in self._sources.values():
+            if source.is_readable():
+                return True
+        return False
 
     def find_due(self) -> float | None:
         """When to look though nothing has come."""
@@ -367,7 +383,7 @@ class SimulatedDriver:
         """Send, take in what has come, send, pass on."""
         self.is_stepping = True
         try:
-            if self.is_nudged or self.again_at is not None:
+            if self.is_nudged:
                 self._dispatch()
             for fd in self._list_ready():
                 handle = self.handlers.get(fd)
@@ -385,14 +401,16 @@ class SimulatedDriver:
         self._plan_rest()
 
     def _list_ready(self) -> list[int]:
-        sources = self.world.sources
-        ready = [fd for fd in self.handlers if sources[fd].is_readable()]
+        ready = [fd for fd, source in self._sources.items() if source.is_readable()]
         if len(ready) > 1:
             self.world.shuffle(ready)
         return ready
 
     def _dispatch(self) -> None:
         self.is_nudged = False
+        if self.world.now - self._looked_at > GRACE_SECONDS:
+            self._looked_at = self.world.now
+            self.looks += 1
         pause = self.steps.dispatch()
         self.again_at = None if pause is None else self.world.now + pause
 

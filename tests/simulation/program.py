@@ -11,13 +11,14 @@ from tests.simulation.plans import TASKS, Planner
 from tests.simulation.scripts import Plan, Script, SimulatedActor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from tests.simulation.world import World
 
-_ACTOR_NEEDS = (make_need(cpus=0),)
-"""What actors hold. One that has to wait for room is not started when there is: nobody calls `Stages.give_places` when
-the crew gives capacity back. With that mended, needs of one cpu and of half a device belong here too."""
+_NO_NEED = make_need(cpus=0)
+_HOST_NEEDS = (_NO_NEED, make_need(cpus=0, gpus=0.5))
+"""What actors hold that run several calls at a time: no cpus, which they keep while their calls wait."""
+_ACTOR_NEEDS = (*_HOST_NEEDS, make_need(cpus=1), make_need(cpus=1, gpus=0.5))
 _MEMORY = 2_000_000_000
 
 
@@ -34,7 +35,7 @@ class Program:
         self._world = world
         self._random = world.random
         # Many short histories find more than a few long ones; some things take long, though.
-        self.left = 3 + world.pick(10 if world.toss(0.9) else 60)
+        self.left = 3 + world.pick(8 if world.toss(0.95) else 60)
         self._made: list[Script] = []
         self._streams: list[tuple[Script, Any]] = []
         self._actors: list[SimulatedActor] = []
@@ -113,7 +114,7 @@ class Program:
         if not self._world.is_closing and self.left > 0:
             self._deeds[self._world.pick(15)]()
 
-    def _pick(self, items: list[Any]) -> Any:
+    def _pick(self, items: Sequence[Any]) -> Any:
         return items[int(self._random() * len(items))]
 
     def _cancel(self) -> None:
@@ -145,10 +146,12 @@ class Program:
             return
         world = self._world
         is_light = world.toss(0.4)
-        need = _ACTOR_NEEDS[0] if is_light else self._pick(list(_ACTOR_NEEDS))
-        if need.gpu_shares and not world.engine.config.gpus:
-            need = _ACTOR_NEEDS[0]
         concurrency = 3 if world.toss(0.2) else 1
+        need = (
+            _NO_NEED if is_light else self._pick(_ACTOR_NEEDS if concurrency == 1 else _HOST_NEEDS)
+        )
+        if need.gpu_shares and not world.engine.config.gpus:
+            need = _NO_NEED
         restarts = world.pick(3)
         acts = self._pick([[("work", 0.0)]] * 6 + [[("raise",)], [("work", 0.1), ("die",)]])
         plan = Plan(TASKS[3], [acts, [("work", 0.0)]], kind="making")
@@ -180,8 +183,8 @@ class Program:
 
     def _stop(self, actor: SimulatedActor, *, kill: bool) -> None:
         actor.is_ending = True
-        if kill and actor.killed_at is None:
-            actor.killed_at = self._world.now
+        if kill and actor.killed_look is None:
+            actor.killed_look = self._world.driver.looks
         self._world.tell(actor.making, "is stopped", "at once" if kill else "")
         self._session.stop_actor(actor.number, kill=kill)
 

@@ -116,8 +116,8 @@ class Script:
         Of a stream, how many have come.
     outcome : str
         How it ended; empty until then.
-    ended_at, ended_step
-        When that was, in seconds and steps.
+    ended_look, ended_step
+        When that was, in looks of the engine and steps.
     sent_at, started_at : float
         When it was sent to a worker last, and when it began there.
     read_at, taken_at : int
@@ -127,7 +127,7 @@ class Script:
     __slots__ = (
         "begun",
         "deaths",
-        "ended_at",
+        "ended_look",
         "ended_step",
         "ends",
         "failures",
@@ -166,7 +166,7 @@ class Script:
         self.running: SimulatedWorker | None = None
         self.sent_at = 0.0
         self.started_at = 0.0
-        self.ended_at = 0.0
+        self.ended_look = 0
         self.ended_step = 0
         self.read_at = 0
         self.taken_at = 0
@@ -213,8 +213,8 @@ class SimulatedActor:
     running : set of Script
     is_ending : bool
         Whether it was told to stop.
-    killed_at : float or None
-        When it was told to do so at once.
+    killed_look : int or None
+        When it was told to do so at once, in looks of the engine.
     kept : int
         The number of its last checkpoint.
     """
@@ -226,7 +226,7 @@ class SimulatedActor:
         "is_ending",
         "is_light",
         "kept",
-        "killed_at",
+        "killed_look",
         "last_begun",
         "limit",
         "making",
@@ -253,7 +253,7 @@ class SimulatedActor:
         self.worker: SimulatedWorker | None = None
         self.running: set[Script] = set()
         self.is_ending = False
-        self.killed_at: float | None = None
+        self.killed_look: int | None = None
         self.kept = 0
         self.sequences: dict[int, int] = {}
         self.last_begun: dict[int, int] = {}

@@ -96,11 +96,9 @@ class Turns:
 
     def is_enabled(self) -> bool:
         """Whether there is a step to make."""
-        if self.process.is_killed:
+        if self.until <= self.world.now or self.process.is_killed:
             return True
         if self.signals and not self.is_deaf:
-            return True
-        if self.until <= self.world.now:
             return True
         return self.wants_message and (bool(self.unread) or not self.process.channel.is_open)
 

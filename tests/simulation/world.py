@@ -342,6 +342,7 @@ class World:
                 for stream in worker.streams:
                     stream._is_over = True
             self.program.let_go()
+            get_family().load("manyhands.session")._open_sessions.clear()  # workers close none
 
     def settle(self) -> None:
         """Until nothing can happen any more."""
@@ -356,7 +357,7 @@ class World:
             violate(None, f"no end after {MOST_STEPS} steps")
         self.now += self._tick * self.random()
         moves = self._list_moves()
-        if moves and not self.toss(self._leaps):
+        if moves and not (self._leaps and self.random() < self._leaps):
             move = moves[int(self.random() * len(moves))]
             if move != self.driver.step:
                 self._active_at = self.now
@@ -366,20 +367,23 @@ class World:
 
     def _list_moves(self) -> list[Callable[[], object]]:
         moves: list[Callable[[], object]] = []
-        program = self.program
-        if program.left and self.toss(self._haste):
-            moves.append(program.act)
+        if self.program.left and self.random() < self._haste:
+            moves.append(self.program.act)
+        for worker in self.workers:
+            if worker.is_enabled():
+                moves.append(worker.step)
+        for template in self.templates:
+            if template.is_enabled():
+                moves.append(template.step)
+        if self._timers and self._timers[0][0] <= self.now:
+            moves.append(self._fire)
+        if moves and self._slowness and self.random() < self._slowness:
+            return moves
         driver = self.driver
         if driver.is_enabled():
             moves.append(driver.step)
         elif driver.rest_at is not None and driver.rest_at <= self.now:
             moves.append(driver.rest)
-        moves += [worker.step for worker in self.workers if worker.is_enabled()]
-        moves += [template.step for template in self.templates if template.is_enabled()]
-        if self._timers and self._timers[0][0] <= self.now:
-            moves.append(self._fire)
-        if len(moves) > 1 and self._slowness and self.toss(self._slowness):
-            moves = [move for move in moves if move != driver.step] or moves
         return moves
 
     def _leap(self, deadline: float | None) -> bool:
@@ -435,12 +439,12 @@ class World:
             life.validate()
         if self.is_closing:
             return
-        known = set(self.pool._queued)
+        forgotten = self.account.outstanding.difference(self.pool._queued)
         for worker in self.pool.workers.values():
-            known.update(worker.inflight)
-            known.update(worker.joined)
-        known.update(key for key, _ in self.engine.results)
-        known.update(key for key, _, _ in self.engine.errors)
-        for key in self.account.outstanding:
-            if key not in known:
-                violate(self.keys.get(key), "was forgotten by the engine")
+            if not forgotten:
+                return
+            forgotten.difference_update(worker.inflight, worker.joined)
+        forgotten.difference_update([key for key, _ in self.engine.results])
+        forgotten.difference_update([key for key, _, _ in self.engine.errors])
+        for key in forgotten:
+            violate(self.keys.get(key), "was forgotten by the engine")

@@ -1490,6 +1490,18 @@ def test_an_actor_that_cannot_be_made_is_dead(session: Session, engine: FakeEngi
     assert list_states(session) == ["dead"]
 
 
+def test_an_actor_that_is_stopped_and_cannot_be_made_answers_its_calls(
+    session: Session, engine: FakeEngine
+) -> None:
+    start_actor(session, restarts=3)
+    ((_, number, call, _),) = engine.actors
+    session.stop_actor(number, kill=False)
+    session.take_failure(call.key, ValueError("in __init__"), None)
+    kind, buried, error = engine.actors[-1]
+    assert (kind, buried) == ("bury", number)
+    assert "in __init__" in str(error)
+
+
 def test_an_actor_whose_worker_dies_while_it_is_made_is_made_again(
     session: Session, engine: FakeEngine
 ) -> None:

@@ -245,6 +245,8 @@ class LocalEngine:
     # What the driver drives.
 
     def dispatch(self) -> float | None:
+        if self.is_closing:
+            return None  # nothing is sent any more
         pool = self.pool
         self._idle_since = None
         again = None

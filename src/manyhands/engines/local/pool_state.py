@@ -850,10 +850,12 @@ class PoolState:
         for stage in self.stages.values():
             waiting += stage.lane
         keys = [entry.key for entry in waiting if entry.key in self._queued]
-        assert set(keys) == set(self._queued)
+        assert self._queued.keys() == set(keys)
         for worker in self.workers.values():
-            keys += [*worker.inflight, *worker.joined]
-            assert all(key == entry.key for key, entry in worker.inflight.items())
+            if worker.inflight or worker.joined:
+                keys += worker.inflight
+                keys += worker.joined
+                assert [entry.key for entry in worker.inflight.values()] == list(worker.inflight)
             if worker.number in self.crew:
                 assert (worker.need is not None) == bool(worker.inflight), worker.number
         assert len(keys) == len(set(keys)), keys

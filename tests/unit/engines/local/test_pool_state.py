@@ -260,6 +260,16 @@ def test_a_hoarder_is_who_holds_the_most_while_another_idles() -> None:
     assert pool.find_hoarder() is None, "one call cannot be shared"
 
 
+def test_calls_are_not_shared_where_there_is_no_cpu_for_them() -> None:
+    pool = make_pool(1)
+    fill(pool, [1, 2], make_function(None))
+    plan(pool)
+    pool.add_worker(9)
+    assert pool.find_hoarder() is None
+    pool.block(next(iter(pool.workers.values())))
+    assert pool.find_hoarder() is not None
+
+
 def test_a_withdrawn_call_is_never_sent() -> None:
     pool = make_pool(1)
     fill(pool, [1, 2, 3], make_function(None))

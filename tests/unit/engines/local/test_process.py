@@ -158,6 +158,26 @@ def test_a_worker_is_born_with_its_descriptors(template: tuple[Channel, Channel]
     process.close()
 
 
+def test_a_signal_for_a_worker_that_is_not_known_yet_comes_later(
+    template: tuple[Channel, Channel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "kill", lambda pid, number: sent.append((pid, number)))
+    process = WorkerProcess(5, template[0], SETTINGS)
+    received = template[1].receive()
+    assert received is not None
+    process.interrupt(7)
+    process.is_ready = True
+    process.send_due()
+    assert sent == []
+    process.pid = 1234
+    process.send_due()
+    process.send_due()
+    assert sent == [(1234, m.INTERRUPT_SIGNAL)]
+    close_all(received[1])
+    process.close()
+
+
 def test_an_initializer_travels_in_a_segment(template: tuple[Channel, Channel]) -> None:
     payload = os.urandom(300_000)
     process = WorkerProcess(5, template[0], SETTINGS | {"initializer": payload})
