@@ -441,4 +441,4 @@ class LifecycleMachine(RuleBasedStateMachine):
 
 
 TestLifecycleMachine = LifecycleMachine.TestCase
-TestLifecycleMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestLifecycleMachine.settings = settings(max_examples=60, stateful_step_count=40)

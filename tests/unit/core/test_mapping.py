@@ -8,7 +8,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from manyhands.core import mapping
@@ -304,7 +304,6 @@ def test_what_has_other_slices_is_iterated_over(value: Any) -> None:
 # The map.
 
 
-@settings(deadline=None)
 @given(
     rng=rngs,
     workers=workers,
@@ -366,7 +365,6 @@ def test_a_map_is_the_plain_map(
     assert not session.outstanding
 
 
-@settings(deadline=None)
 @given(
     rng=rngs,
     workers=workers,

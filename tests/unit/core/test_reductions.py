@@ -86,13 +86,13 @@ def arrays(draw: st.DrawFn) -> Any:
     return np.asarray(array)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(arrays())
 def test_arrays_of_all_kinds_arrive_as_they_were(array: Any) -> None:
     check_same(send(array), array)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(arrays(), st.integers(2, 6))
 def test_large_ones_too(array: Any, times: int) -> None:
     large = np.tile(array, 16 * 1024 // max(1, array.nbytes) * times + 1)

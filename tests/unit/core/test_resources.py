@@ -588,4 +588,4 @@ class Taking(RuleBasedStateMachine):
 
 
 TestTaking = Taking.TestCase
-TestTaking.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+TestTaking.settings = settings(max_examples=80, stateful_step_count=40)

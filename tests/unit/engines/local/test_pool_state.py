@@ -506,7 +506,7 @@ def test_what_does_not_fit_keeps_what_it_lacks() -> None:
 
 
 @given(st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_nothing_starves(data: st.DataObject) -> None:
     """Whatever goes on coming of the same priority, a call is sent before those that came after it was passed."""
     pool = make_pool(4, Capacity(2, ("0", "1"), named={"licence": 1}))
@@ -1201,7 +1201,7 @@ class PoolMachine(RuleBasedStateMachine):
 
 
 TestPoolMachine = PoolMachine.TestCase
-TestPoolMachine.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestPoolMachine.settings = settings(max_examples=40, stateful_step_count=40)
 
 
 class NeedyMachine(RuleBasedStateMachine):
@@ -1502,4 +1502,4 @@ class NeedyMachine(RuleBasedStateMachine):
 
 
 TestNeedyMachine = NeedyMachine.TestCase
-TestNeedyMachine.settings = settings(max_examples=40, stateful_step_count=50, deadline=None)
+TestNeedyMachine.settings = settings(max_examples=40, stateful_step_count=50)

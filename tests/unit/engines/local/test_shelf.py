@@ -545,4 +545,4 @@ class Sharing(RuleBasedStateMachine):
 
 
 TestSharing = Sharing.TestCase
-TestSharing.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestSharing.settings = settings(max_examples=40, stateful_step_count=40)

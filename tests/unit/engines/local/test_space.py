@@ -217,4 +217,4 @@ class Laying(RuleBasedStateMachine):
 
 
 TestLaying = Laying.TestCase
-TestLaying.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestLaying.settings = settings(max_examples=60, stateful_step_count=40)

@@ -1,0 +1,7 @@
+"""For all tests."""
+
+from hypothesis import settings
+
+# Machines are slow at times, and how long an example takes says nothing about what it shows.
+settings.register_profile("manyhands", deadline=None)
+settings.load_profile("manyhands")
