@@ -512,6 +512,12 @@ class Session:
         elif life.error is not None:
             self._engine.bury_actor(actor, life.error)
 
+    def take_actor_return(self, actor: int) -> None:
+        """An actor was made again; see `manyhands.core.engine.Sink`."""
+        life = self._troupe.get(actor)
+        if life is not None:
+            life.note_made()
+
     def _take_making_failure(self, life: ActorLife, error: BaseException, key: int) -> None:
         """An actor could not be made."""
         if isinstance(error, WorkerDiedError) and error.key in (None, key):

@@ -108,8 +108,6 @@ class ActorClass(Generic[T]):
         -------
         ActorHandle
         """
-        from manyhands.session import get_session
-
         o = self._options
         methods = _list_methods(self._cls)
         is_async = "async" in methods.values()
@@ -119,7 +117,8 @@ class ActorClass(Generic[T]):
         is_light = o["cpus"] == 0 and not o["gpus"]
         place = ActorPlace(need, is_light=is_light, concurrency=concurrency, is_async=is_async)
         every = o["checkpoint_every"] if hasattr(self._cls, "checkpoint") else 0
-        life = get_session().start_actor(
+        session = _find_session()
+        life = session.start_actor(
             self._cls,
             args,
             kwargs,
@@ -129,7 +128,7 @@ class ActorClass(Generic[T]):
             every=every if o["restarts"] else 0,
             name=o["name"],
         )
-        return ActorHandle(life.number, life.class_name, life.name, methods)
+        return ActorHandle(life.number, life.class_name, life.name, methods, session)
 
     def __reduce__(self) -> Any:
         return _rebuild_class, (self._cls, self._options)
@@ -167,34 +166,50 @@ class ActorHandle:
     """
 
     def __init__(
-        self, number: int, class_name: str, name: str | None, methods: dict[str, str]
+        self,
+        number: int,
+        class_name: str,
+        name: str | None,
+        methods: dict[str, str],
+        session: Session | None = None,
     ) -> None:
         self.actor_name = name
+        self._session = session  # None where the handle has travelled: then it is the call's
         self._number = number
         self._class_name = class_name
         self._methods = methods
         self._bound: dict[str, BoundMethod] = {}
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the actor itself and wait for the result, where its class has a method ``__call__``."""
+        if "__call__" not in self._methods:
+            raise TypeError(f"the actor {self._class_name} has no method '__call__'")
+        return self._bind("__call__")(*args, **kwargs)
+
     def __getattr__(self, method: str) -> BoundMethod:
         if method.startswith("__") or method not in self._methods:
-            known = ", ".join(self._methods) or "none"
+            known = ", ".join(name for name in self._methods if name != "__call__") or "none"
             raise AttributeError(
                 f"the actor {self._class_name} has no method {method!r}; it has {known}. Its attributes stay with it: "
                 f"give it a method that returns what you want to know"
             )
+        return self._bind(method)
+
+    def _bind(self, method: str) -> BoundMethod:
         bound = self._bound.get(method)
         if bound is None:
             name = f"{self._class_name}.{method}"
-            bound = self._bound[method] = BoundMethod(self._number, method, name)
+            call = ActorMethod(self._number, method, name)
+            bound = self._bound[method] = BoundMethod(call, self._session)
         return bound
 
     def stop(self) -> None:
         """End the actor after the calls that it has been given so far; again does nothing."""
-        _find_session().stop_actor(self._number, kill=False)
+        _find_session(self._session).stop_actor(self._number, kill=False)
 
     def kill(self) -> None:
         """End the actor at once; its calls fail with `ActorDiedError`. It is not made again."""
-        _find_session().stop_actor(self._number, kill=True)
+        _find_session(self._session).stop_actor(self._number, kill=True)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ActorHandle) and other._number == self._number
@@ -215,24 +230,20 @@ class BoundMethod:
 
     Parameters
     ----------
-    number
-        The actor's.
     method
-        Its name.
-    name
-        What errors call it.
+        Which one.
+    session
+        That it is called in; None for that of the caller.
     options
         Of its calls.
     """
 
     def __init__(
-        self, number: int, method: str, name: str, options: CallOptions | None = None
+        self, method: ActorMethod, session: Session | None, options: CallOptions | None = None
     ) -> None:
-        self._number = number
         self._method = method
-        self._name = name
-        self._call = ActorMethod(number, method, name)
-        self._options = options or CallOptions(_ONE_ATTEMPT, actor=number)
+        self._session = session
+        self._options = options or CallOptions(_ONE_ATTEMPT, actor=method.number)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the method and wait for its result."""
@@ -240,14 +251,14 @@ class BoundMethod:
 
     def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
         """Call the method and return at once; futures and refs among the arguments stand for their values."""
-        return _find_session().start_call(self._call, args, kwargs, self._options)
+        return _find_session(self._session).start_call(self._method, args, kwargs, self._options)
 
     def stream(self, *args: Any, **kwargs: Any) -> Stream[Any]:
         """Call a generator method and get what it yields; see `Task.stream`."""
         o = self._options
         options = CallOptions(o.policy, timeout=o.timeout, actor=o.actor, window=_STREAM_WINDOW)
-        call = StreamCall(self._call, self._name)
-        return _find_session().start_stream(call, args, kwargs, options)
+        call = StreamCall(self._method, self._method.__qualname__)
+        return _find_session(self._session).start_stream(call, args, kwargs, options)
 
     def options(
         self, *, timeout: float | None = None, worker_retries: int = 0, retries: int = 0
@@ -264,14 +275,17 @@ class BoundMethod:
             Further attempts at a call that failed.
         """
         policy = RetryPolicy(retries, worker_retries=worker_retries)
-        options = CallOptions(policy, timeout=check_seconds(timeout, "timeout"), actor=self._number)
-        return BoundMethod(self._number, self._method, self._name, options)
+        seconds = check_seconds(timeout, "timeout")
+        options = CallOptions(policy, timeout=seconds, actor=self._method.number)
+        return BoundMethod(self._method, self._session, options)
 
     def __repr__(self) -> str:
-        return f"<method {self._name} of an actor>"
+        return f"<method {self._method.__qualname__} of an actor>"
 
 
-def _find_session() -> Session:
+def _find_session(known: Session | None = None) -> Session:
+    if known is not None:
+        return known
     from manyhands.session import get_session
 
     return get_session()
@@ -346,7 +360,8 @@ def find_actor(name: str) -> ActorHandle:
     True
     >>> log.stop()
     """
-    return ActorHandle(*_find_session().find_actor(name))
+    session = _find_session()
+    return ActorHandle(*session.find_actor(name), session)
 
 
 def _list_methods(cls: type[Any]) -> dict[str, str]:

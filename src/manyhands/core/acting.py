@@ -88,6 +88,16 @@ class ActorMethod:
         self.method = method
         self.__qualname__ = name
 
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, ActorMethod)
+            and other.number == self.number
+            and other.method == self.method
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.number, self.method))
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the method, and keep the actor's state if it is time."""
         stage = _stages.get(self.number)

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+_REMEMBERED = 1000
+"""Dead actors that a session can still tell of, at least."""
+
+
 class ActorState(Enum):
     """Where an actor is in its life. The normal path is STARTING, ALIVE, DEAD."""
 
@@ -87,10 +91,11 @@ class ActorLife:
         self.state = ActorState.DEAD
         if self.error is not None:
             return False
-        first = str(error).strip().partition("\n")[0]
+        first = str(error).strip().partition("\n")[0].rstrip(".")
+        advice = "" if is_final else ". To have it made again when its worker dies: restarts=…"
+        end = "could not be made" if is_final else "is dead, and is not made again"
         self.error = ActorDiedError(
-            f"the actor {self.describe()} is dead, and is not made again: {type(error).__name__}: {first}. To have it "
-            f"made again when its worker dies: restarts=…"
+            f"the actor {self.describe()} {end}: {type(error).__name__}: {first}{advice}"
         )
         self.error.actor = self.describe()
         self.error.__cause__ = error
@@ -115,6 +120,7 @@ class Troupe:
     def __init__(self) -> None:
         self._lives: dict[int, ActorLife] = {}
         self._makings: dict[int, ActorLife] = {}
+        self._forgets_at = 2 * _REMEMBERED
 
     def __bool__(self) -> bool:
         return bool(self._lives)
@@ -123,10 +129,20 @@ class Troupe:
         return iter(list(self._lives.values()))
 
     def add(self, life: ActorLife, making: int = 0) -> ActorLife:
-        """A new actor, and the key of the call that makes it."""
+        """A new actor, and the key of the call that makes it; the actors that have been dead for long are forgotten."""
         self._lives[life.number] = life
         self._makings[making] = life
+        if len(self._lives) > self._forgets_at:
+            self._forget()
         return life
+
+    def _forget(self) -> None:
+        dead = [life.number for life in self if life.state is ActorState.DEAD]
+        forgotten = set(dead[: max(0, len(dead) - _REMEMBERED)])
+        for lives in (self._lives, self._makings):
+            for key in [key for key, life in lives.items() if life.number in forgotten]:
+                del lives[key]
+        self._forgets_at = len(self._lives) + _REMEMBERED
 
     def get(self, number: int) -> ActorLife | None:
         """The actor with this number."""

@@ -41,6 +41,9 @@ class Sink(Protocol):
     def take_actor_end(self, actor: int, error: BaseException) -> None:
         """The worker of an actor has ended; calls to it wait until `restart_actor` or `bury_actor` is called."""
 
+    def take_actor_return(self, actor: int) -> None:
+        """An actor was made again; an engine that gives the result of the call that made it need not say so."""
+
     def adopt(self, life: ActorLife) -> int:
         """An actor is started by a call that runs elsewhere; the key of the call that makes it.
 

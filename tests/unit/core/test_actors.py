@@ -93,9 +93,32 @@ def test_an_actor_dies_once_and_has_no_more_lives_than_allowed(
 def test_it_is_called_by_its_class_and_its_name(name: str | None, words: str) -> None:
     life = make_life(name=name)
     assert life.describe() == words
-    life.end(ValueError(), is_final=True)
+    life.end(ValueError("no."), is_final=True)
     error: Any = life.error
-    assert error.actor == words and f"the actor {words} is dead" in str(error)
+    assert error.actor == words
+    assert str(error) == f"the actor {words} could not be made: ValueError: no"
+
+
+def test_an_actor_that_died_too_often_is_said_to_be_dead_and_how_to_have_it_again() -> None:
+    life = make_life()
+    life.note_made()
+    life.end(OSError("gone.\nsecond line"), is_final=False)
+    assert str(life.error) == (
+        "the actor Counter is dead, and is not made again: OSError: gone. To have it made again when its worker dies: "
+        "restarts=…"
+    )
+
+
+def test_dead_actors_are_forgotten_one_day() -> None:
+    troupe = Troupe()
+    living = troupe.add(make_life(1), making=1)
+    for number in range(2, 10_000):
+        troupe.add(make_life(number), making=number).stop()
+    numbers = [life.number for life in troupe]
+    assert numbers[0] == living.number
+    assert 1000 <= len(numbers) <= 3000
+    assert numbers[1:] == list(range(10_001 - len(numbers), 10_000))
+    assert troupe.find_made_by(2) is None and troupe.find_made_by(1) is living
 
 
 def test_actors_are_found() -> None:

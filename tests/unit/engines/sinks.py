@@ -18,6 +18,7 @@ class FakeSink:
         self.attempts: dict[int, Any] = {}
         self.items: dict[int, list[Any]] = {}
         self.deaths: list[tuple[int, BaseException]] = []
+        self.returns: list[int] = []
         self.breakdown: BaseException | None = None
         self.on_failure: Callable[[int, BaseException, Any], bool] = lambda *_: False
         self.on_death: Callable[[int, BaseException], None] = lambda *_: None
@@ -37,6 +38,9 @@ class FakeSink:
     def take_actor_end(self, actor: int, error: BaseException) -> None:
         self.deaths.append((actor, error))
         self.on_death(actor, error)
+
+    def take_actor_return(self, actor: int) -> None:
+        self.returns.append(actor)
 
     def take_breakdown(self, error: BaseException) -> None:
         assert self.breakdown is None, "it breaks down once"

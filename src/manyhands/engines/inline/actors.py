@@ -176,6 +176,7 @@ class Actors:
         _, error = self._engine.perform(run)
         self.note_end(run, error)
         if error is None:
+            self._engine.sink.take_actor_return(number)
             self._catch_up(actor)
             self._engine.rouse()  # those who wait for the items of a stream
         else:

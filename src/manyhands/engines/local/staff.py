@@ -243,6 +243,8 @@ class Staff:
         self._engine.withdraw(self._engine.nesting.list_made_by(number), set(), running=True)
         self._engine.nesting.lose(number)
         self._engine.statistics.deaths += 1
+        endings = [self._engine.limits.endings.get(entry.key) for entry in blamed]
+        reasons = [ending.error for ending in endings if ending is not None and ending.error]
         for entry in blamed:
             self._engine.joins.pop(entry.key, None)
             self._blame(entry, process, status, note)
@@ -250,7 +252,9 @@ class Staff:
         if is_natural and not blamed and not process.is_ready:
             self._stillbirths += 1
         if stages and not self._engine.is_closing:
-            self._engine.stages.lose(stages, self._describe_end(process, status))
+            # What one call was ended for tells more than the signal that ended it.
+            reason = reasons[0] if reasons else self._describe_end(process, status)
+            self._engine.stages.lose(stages, reason)
         stderr = "\n".join(process.stderr.tail)
         self._remove(process)
         if self._engine.broken is not None or self._engine.is_closing:

@@ -349,6 +349,8 @@ class Pool:
     def deliver(self, run: ThreadRun, value: Any, error: BaseException | None) -> None:
         """Tell the session how a call ended; the caller has claimed that."""
         if run.is_silent:
+            if error is None and run.job.stage is not None:
+                self.sink.take_actor_return(run.job.stage.number)
             return
         if error is None:
             self.sink.take_results([(run.call.key, value)])

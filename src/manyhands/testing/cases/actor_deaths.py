@@ -101,6 +101,20 @@ def _check_dead(future: mh.Future[Any], what: str = "") -> Any:
     return error
 
 
+class _Counted:
+    """An actor that can be called itself."""
+
+    def __init__(self) -> None:
+        self.value = 0
+
+    def add(self) -> int:
+        return self(1)
+
+    def __call__(self, amount: int) -> int:
+        self.value += amount
+        return self.value
+
+
 @case()
 def an_actor_that_cannot_be_made_says_why(open_session: OpenSession) -> None:
     """Where `__init__` raises, every call fails with ActorDiedError, which has that error as its cause."""
@@ -208,6 +222,32 @@ def an_actor_is_made_again(open_session: OpenSession) -> None:
                 check_equal(work.Mark(folder).count("made"), 2)
                 check_equal([f.state for f in session.actors()][-1], "alive")
                 check_equal([f.restarts for f in session.actors()][-1], 1)
+
+
+@case()
+def an_actor_that_exits_is_made_again(open_session: OpenSession) -> None:
+    """A method that exits ends its actor, which is made again and listed as alive; calls after that go on."""
+    with open_session(workers=1) as session, open_folder() as folder:
+        actor = mh.actor(_Fragile, restarts=1).start(str(folder), 10)
+        check_equal(actor.add(), 11)
+        check(isinstance(actor.exit.submit().exception(LIMIT), mh.WorkerDiedError), "it goes on")
+        check_equal(actor.add(), 11)
+        check_equal([(f.state, f.restarts) for f in session.actors()], [("alive", 0)])
+
+
+@case()
+def a_handle_belongs_to_its_session(open_session: OpenSession) -> None:
+    """Inside another session's block a handle means its own actor; after its session's end it says so."""
+    with open_session(workers=1):
+        actor = mh.actor(_Counted).start()
+        with open_session(workers=1):
+            check_equal(actor.add(), 1)
+            check_equal(actor(41), 42)
+        check_equal(actor.add(), 43)
+    with expect(mh.SessionClosedError):
+        actor.add()
+    with expect(mh.SessionClosedError):
+        actor.stop()
 
 
 @case("isolates")
