@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from manyhands import session as session_module
+from manyhands import wait
 from manyhands.core import place, timers
 from manyhands.core.acting import ActorMaker
 from manyhands.core.actors import ActorLife
@@ -1529,3 +1530,12 @@ def test_who_asks_without_waiting_has_the_engine_look(session: Session, engine: 
     before = engine.looked
     assert not future.done()
     assert engine.looked > before
+
+
+def test_who_asks_again_and_again_for_the_first_leaves_nothing_behind(
+    session: Session, engine: FakeEngine
+) -> None:
+    futures = [session.submit(abs, -n) for n in range(3)]
+    for _ in range(5):
+        assert wait(futures, timeout=0, return_when="FIRST_COMPLETED").done == set()
+    assert [future._make_listeners().callbacks for future in futures] == [[], [], []]

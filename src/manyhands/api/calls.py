@@ -189,6 +189,10 @@ def wait(
         )
     waiting = set(futures)
     done: set[Future[R]] = set()
+    if return_when == "FIRST_COMPLETED":
+        done = {future for future in waiting if future.done()}
+        if done:
+            return Waited(done, waiting - done)
     for future in _iterate_done(waiting, timeout):
         done.add(future)
         failed = (
@@ -236,22 +240,27 @@ def _iterate_done(futures: set[Future[R]], timeout: float | None) -> Iterator[Fu
     """Each future once it is done; ends early when `timeout` seconds are over."""
     deadline = None if timeout is None else monotonic() + timeout
     done: deque[Future[R]] = deque()
+    note = done.append
     for future in futures:
-        future.notify(done.append)
+        future.notify(note)
     waiting = set(futures)
     slices = _SLICE_SECONDS if len({future.owner for future in futures}) > 1 else None
     if slices is not None:
         for future in futures:
             future.owner.attend()
-    while waiting:
-        while done:
-            future = done.popleft()
-            waiting.discard(future)
-            yield future
-        if not waiting:
-            return
-        left = None if deadline is None else deadline - monotonic()
-        if left is not None and left <= 0:
-            return
-        limit = left if slices is None else min(slices, slices if left is None else left)
-        next(iter(waiting)).owner.wait_until(lambda: bool(done), limit)
+    try:
+        while waiting:
+            while done:
+                future = done.popleft()
+                waiting.discard(future)
+                yield future
+            if not waiting:
+                return
+            left = None if deadline is None else deadline - monotonic()
+            if left is not None and left <= 0:
+                return
+            limit = left if slices is None else min(slices, slices if left is None else left)
+            next(iter(waiting)).owner.wait_until(lambda: bool(done), limit)
+    finally:
+        for future in waiting:  # who asks again and again must not leave something behind each time
+            future.unnotify(note)

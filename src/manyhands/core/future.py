@@ -222,6 +222,14 @@ class Future(_StandardFuture[R]):
                 return
         self._call_back(fn)
 
+    def unnotify(self, fn: Callable[[Future[R]], object]) -> None:
+        """Take back one `notify`; where the future is done that does nothing."""
+        listeners = self._listeners
+        if listeners is not None:
+            with listeners.condition:
+                if fn in listeners.callbacks:
+                    listeners.callbacks.remove(fn)
+
     def __await__(self) -> Generator[Any, None, R]:
         import asyncio
 

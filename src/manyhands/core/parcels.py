@@ -90,6 +90,13 @@ class Parcel:
         self.size += sum(len(p) if isinstance(p, bytes) else p.size for p in inputs)
         self.parts = 1 + len(buffers) + len(refs)
         self.parts += sum(1 if isinstance(p, bytes) else p.parts for p in inputs)
+        for record in refs:
+            content = record.content
+            if isinstance(content, bytes):
+                self.size += len(content)
+            elif isinstance(content, Parcel):
+                self.size += content.size
+                self.parts += content.parts
 
     @property
     def weight(self) -> int:

@@ -356,6 +356,8 @@ class Shelf:
 
     def _open_own(self) -> None:
         words = self._words
+        if not words[m.HEAP_SIZE]:  # the parent's store begins with the first who asks
+            self._ask_for_room(0)
         self._warm_limit = int(words[m.WARM_LIMIT])
         self._own = open_heap(self._number, int(words[m.HEAP_SIZE]))
         self._space = Space(self._own.size)

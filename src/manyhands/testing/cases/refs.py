@@ -135,6 +135,16 @@ def a_ref_is_the_same_for_a_call_each_time(open_session: OpenSession) -> None:
 
 
 @case()
+def a_call_can_put_thousands(open_session: OpenSession) -> None:
+    """Thousands of refs come back, as a result and as the value of one ref, also as the first that a worker stores."""
+    for fn in (_put_many, _put_many_in_one):
+        with open_session(workers=1) as session:
+            for count in (1000, 10_000):
+                refs: Any = mh.get(session.submit(fn, count).result(LIMIT))
+                check_equal(mh.get(refs), list(range(count)))
+
+
+@case()
 def a_session_inside_a_call_takes_its_refs(open_session: OpenSession) -> None:
     """What a call puts can be given to calls of another session that it opens, whichever engine that has."""
     with open_session(workers=1) as session:
@@ -422,3 +432,11 @@ def _measure_inside(engine: str) -> list[int]:
     with mh.Session(engine, workers=1) as inner:
         submit: Any = inner.submit
         return [submit(len, ref).result(LIMIT), submit(len, inner.put(_BLOCK)).result(LIMIT)]
+
+
+def _put_many(count: int) -> list[mh.Ref[int]]:
+    return [mh.put(number) for number in range(count)]
+
+
+def _put_many_in_one(count: int) -> mh.Ref[list[mh.Ref[int]]]:
+    return mh.put(_put_many(count))
