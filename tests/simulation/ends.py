@@ -207,11 +207,12 @@ class Ends:
 
     def check_refusal(self, script: Script) -> None:
         """A call could not be cancelled, whether it ran or not: then it has ended, as will be heard."""
-        engine = self._world.engine
-        coming = [key for key, _ in engine.results] + [key for key, _, _ in engine.errors]
-        coming += self.settling
+        key = script.key
+        is_ending = key in self.settling or (
+            key in self.outstanding and not self._world.pool.knows(key)
+        )
         has_failed = any(source.outcome not in ("", "value") for source in script.inputs)
-        if not (script.outcome or script.key in coming or has_failed):
+        if not (script.outcome or is_ending or has_failed):
             violate(script, "was cancelled, also if it runs, and goes on")
 
     def note_timeout(self, key: int) -> None:

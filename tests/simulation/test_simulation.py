@@ -1,6 +1,6 @@
 """Sessions in a simulated world: nothing that is promised breaks in random histories, and what is planted is found.
 
-``MANYHANDS_HISTORIES`` says how many histories run in all. For `simulation` as ``tests.simulation``.
+``MANYHANDS_HISTORIES`` says how many histories run in all.
 """
 
 import os
