@@ -123,17 +123,16 @@ class Killer:
             if fd is None or not self._is_worker(pid):
                 return
             number = self._chance.choice(self.SIGNALS)
-            if number == signal.SIGSTOP:
+            with contextlib.suppress(ProcessLookupError):  # it may have ended by now
+                if number != signal.SIGSTOP:
+                    self._witness.struck[pid].add(number)
+                    signal.pidfd_send_signal(fd, number)
+                    return
                 signal.pidfd_send_signal(fd, number)
                 try:
                     self._is_over.wait(self._chance.random() * 0.1)
                 finally:
-                    with contextlib.suppress(ProcessLookupError):
-                        signal.pidfd_send_signal(fd, signal.SIGCONT)
-                return
-            self._witness.struck[pid].add(number)
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(fd, number)
+                    signal.pidfd_send_signal(fd, signal.SIGCONT)
 
     def _is_worker(self, pid: int) -> bool:
         """Whether the process is a worker of this session, and no other that got its number since."""
