@@ -57,13 +57,15 @@ class StreamCall:
         import asyncio
         from contextvars import copy_context
 
-        emit = place.get_post().emit
+        post = place.get_post()
         loop = asyncio.get_running_loop()
         count = 0
         try:
             async for item in source:
-                # It waits where nobody takes the items, and the loop has others to run.
-                await loop.run_in_executor(None, copy_context().run, emit, item)
+                if post.is_alone:
+                    post.emit(item)
+                else:  # it waits where nobody takes the items, and the loop has others to run
+                    await loop.run_in_executor(None, copy_context().run, post.emit, item)
                 count += 1
         finally:
             await source.aclose()

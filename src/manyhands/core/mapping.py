@@ -8,10 +8,12 @@ from time import monotonic
 
 from manyhands.core.batch import Batch, CoroutineBatch
 from manyhands.core.batching import TARGET_SECONDS, BatchSizer
+from manyhands.core.coroutines import CoroutineRunner
 from manyhands.core.exceptions import unpack_exception
 from manyhands.core.functions import check_callable, is_coroutine_function, name_callable
 from manyhands.core.ledger import note_attempts
 from manyhands.core.model import DEFAULT_OPTIONS, CallOptions, RetryPolicy
+from manyhands.core.resources import ONE_CPU
 from manyhands.errors import DeadlineError, InvalidArgumentError, WorkerDiedError, WorkerStartError
 
 TYPE_CHECKING = False
@@ -162,7 +164,9 @@ class MapRun:
         budget = _BUDGET_SECONDS if batch is None or is_timed else None
         self._options, self._alone_options = _make_batch_options(options)
         make: type[Batch] = Batch
-        if is_coroutine_function(fn):
+        if is_coroutine_function(fn) and options.need is not ONE_CPU:
+            fn = CoroutineRunner(fn, self._name)  # what they hold is for one at a time
+        elif is_coroutine_function(fn):
             make, batch = CoroutineBatch, batch or _COROUTINES_PER_BATCH
         self._batch = make(fn, self._name, star=star, keep_going=keeps, budget=budget)
         self._source = _Source(inputs)

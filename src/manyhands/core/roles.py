@@ -133,7 +133,15 @@ class Putter(Protocol):
 
 
 class Post(Protocol):
-    """The way from a call that runs to its session, before it has ended."""
+    """The way from a call that runs to its session, before it has ended.
+
+    Attributes
+    ----------
+    is_alone : bool
+        Whether nothing else runs in the call's thread, not on an event loop either, so that it may wait.
+    """
+
+    is_alone: bool
 
     def emit(self, item: Any) -> None:
         """Send one item of a stream; waits while as many are there as nobody has taken."""

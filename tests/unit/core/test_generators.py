@@ -15,6 +15,8 @@ from manyhands.core.generators import StreamCall
 class FakePost:
     """Remembers what was sent; refuses after so many."""
 
+    is_alone = False
+
     def __init__(self) -> None:
         self.items: list[Any] = []
         self.threads: set[int] = set()

@@ -36,6 +36,8 @@ class InlineRun(Run):
         Seconds that it took, where it runs by and by.
     """
 
+    is_alone = False
+
     __slots__ = ("_engine", "actor", "attempt", "is_making", "used")
 
     def __init__(

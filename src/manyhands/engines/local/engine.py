@@ -15,6 +15,7 @@ from functools import partial
 from time import monotonic
 
 from manyhands.core.afterlife import renew
+from manyhands.core.coroutines import choose_runner
 from manyhands.core.functions import FunctionTable, name_callable
 from manyhands.core.model import Capabilities, EngineStats
 from manyhands.core.modules import ModuleSurvey
@@ -116,7 +117,7 @@ class LocalEngine:
     def submit(self, call: Call) -> None:
         if self.broken is not None:
             raise renew(self.broken)
-        function = self.functions.register(call.fn)
+        function = self.functions.register(choose_runner(call))
         payload = self.serializer.dump_arguments(call.args, call.kwargs)
         for content in (function.payload, payload):
             if type(content) is not bytes:

@@ -78,6 +78,8 @@ class _Running(Interruptible):
         Items of its stream that may still come.
     """
 
+    is_alone = False
+
     __slots__ = (
         "batch",
         "credit",

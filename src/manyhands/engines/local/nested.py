@@ -8,12 +8,15 @@ from __future__ import annotations
 import sys
 import threading
 from _pickle import dumps, loads
-from time import monotonic
+from time import monotonic, sleep
+from weakref import WeakSet
 
 from manyhands.core import place
 from manyhands.core.acting import ActorMaker
+from manyhands.core.coroutines import choose_runner
 from manyhands.core.exceptions import rebuild_exception, unpack_exception
 from manyhands.core.functions import FunctionTable
+from manyhands.core.loops import get_running_loop, lend_idle_time
 from manyhands.core.model import DEFAULT_OPTIONS, Capabilities, EngineStats, MemoryFacts
 from manyhands.core.serialize import Serializer
 from manyhands.engines.local import messages as m
@@ -75,6 +78,9 @@ class NestedEngine:
         self._cancelling: set[int] = set()  # calls that the program is asked to withdraw
         self._held_back: dict[int, _Attempt] = {}  # those of them that are to be tried again
         self._answers: dict[int, Any] = {}
+        self._reader: threading.Thread | None = None
+        self._attention = threading.Semaphore(0)
+        self._loops: WeakSet[Any] = WeakSet()  # event loops of calls, which take messages in
         self._questions = 0
         # One thread reads at a time: the main thread while it is at no call, else whoever waits.
         self._lock = self._worker.lock
@@ -85,7 +91,7 @@ class NestedEngine:
 
     def submit(self, call: Call) -> None:
         with self._worker.waits.guard(), self._lock:
-            function = self._functions.register(call.fn)
+            function = self._functions.register(choose_runner(call))
             payload = self._serializer.dump_arguments(call.args, call.kwargs)
             attempt = _Attempt(function, payload, call.options, self.get_running())
             self._attempts[call.key] = attempt
@@ -288,7 +294,40 @@ class NestedEngine:
             self._change.notify_all()
 
     def attend(self) -> None:
-        """Messages are taken in whenever the worker looks at its channel."""
+        """Somebody waits by other means than `wait_until`, and does not look at the worker's channel."""
+        loop = get_running_loop()
+        if loop is not None and self._worker.is_main_in_call():
+            self._attend_loop(loop)
+        else:
+            self._read_beside()
+
+    def _read_beside(self) -> None:
+        """See that messages are taken in until the call that runs has ended, whatever it waits for."""
+        if self._reader is None:
+            self._reader = threading.Thread(target=self._read_on, daemon=True)
+            self._reader.start()
+        self._attention.release()
+
+    def _read_on(self) -> None:
+        worker = self._worker
+        while True:
+            self._attention.acquire()
+            key = self.get_running()
+            while key and key == self.get_running():
+                if not worker.read_beside(_TURN_SECONDS):
+                    sleep(_TURN_SECONDS)  # another thread reads
+
+    def _attend_loop(self, loop: Any) -> None:
+        """Have an event loop of the call take messages in, and let its cpus go to others while it has nothing to do."""
+        if loop not in self._loops:
+            self._loops.add(loop)
+            loop.add_reader(self._worker.channel.fileno(), self.look)
+            lend_idle_time(loop, self._lend)
+
+    def _lend(self, sleep: Callable[[], Any]) -> Any:
+        if not self._attempts or not self._worker.is_main_in_call():
+            return sleep()
+        return self._worker.waits.lend(sleep)
 
     def _ask(self, kind: int, *fields: Any) -> Any:
         """Send a question, and wait for its answer."""

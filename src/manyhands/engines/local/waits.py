@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
-    from typing import Self
+    from typing import Any, Self
 
     from manyhands.core.interruption import Interruptible
     from manyhands.engines.local.worker import Worker
@@ -135,6 +135,37 @@ class Waits:
             if self._is_interrupted or _is_over(deadline):
                 return False
 
+    def lend(self, sleep: Callable[[], Any]) -> Any:
+        """Let the cpus go to others while `sleep` waits, for what an event loop waits for; what it returns, if it does.
+
+        It has to end when a message comes.
+        """
+        worker = self._worker
+        found = None
+        with self:
+            begin = perf_counter()
+            worker.flush()
+            self._may_go_on = False
+            worker.channel.send((m.BLOCKED, worker.give_up_waiting(), 0))
+            try:
+                self._is_asleep = True
+                if not self._is_interrupted:
+                    found = sleep()
+            except _RousedError:
+                pass
+            finally:
+                self._is_asleep = False
+            self.take_in()
+            if (
+                not self._may_go_on
+            ):  # it was no result that ended it, so it cannot be made to wait for cpus
+                worker.channel.send((m.WAKE, True))
+            while not self._may_go_on:
+                self._sleep(None, is_awake=True)
+                self.take_in()
+            self.seconds += perf_counter() - begin
+        return found
+
     def _sleep(self, deadline: float | None, *, is_awake: bool) -> None:
         left = None if deadline is None else max(0.0, deadline - perf_counter())
         try:
@@ -150,7 +181,11 @@ class Waits:
     def take_in(self) -> None:
         """Take in all messages that are there."""
         worker = self._worker
-        while (received := worker.channel.receive(wait=False)) is not None:
+        while True:
+            with worker.reading:
+                received = worker.channel.receive(wait=False)
+            if received is None:
+                return
             self._taken += 1
             worker.take_beside(*received)
 

@@ -12,6 +12,7 @@ import fcntl
 import gc
 import mmap
 import os
+import select
 import sys
 from _pickle import dumps, loads
 from _struct import calcsize, pack_into
@@ -132,7 +133,11 @@ class Worker:
         Of the session that this worker's calls use, once one does.
     sessions : int
         How many there have been.
+    reading
+        Held by the thread that reads a message.
     """
+
+    is_alone = True  # see `manyhands.core.roles.Post`
 
     def __init__(self, channel: Channel, region: memoryview, settings: dict[str, Any]) -> None:
         self.settings = settings
@@ -148,7 +153,7 @@ class Worker:
         self._credits: dict[int, int] = {}  # items that streams may still yield
         self._joined: dict[int, Any] = {}  # futures whose results are those of calls that ran here
         self._main = get_ident()
-        self._reading = allocate_lock()
+        self.reading = allocate_lock()
         self.lock = RLock()  # of what threads that calls have started share with this one
         place.putter = self._shelf
         place.post = self
@@ -184,7 +189,8 @@ class Worker:
                 self.take(*self._held.popleft())
             try:
                 self._channel.watch(_SPIN_SECONDS)
-                received = self._channel.receive()
+                with self.reading:
+                    received = self._channel.receive()
             except EOFError:
                 return
             except KeyboardInterrupt:  # meant for a call that has just ended
@@ -318,7 +324,8 @@ class Worker:
         while not is_there():
             if get_ident() == self._main:
                 with self.waits.guard():
-                    received = self._channel.receive()
+                    with self.reading:
+                        received = self._channel.receive()
                     assert received is not None
                     self.take_beside(*received)
             elif not self.read_beside(_TURN_SECONDS):
@@ -328,17 +335,21 @@ class Worker:
 
     def read_beside(self, seconds: float) -> bool:
         """In a thread that a call has started: take messages in while nobody else does; whether any came."""
-        if not self._is_in_call or not self._reading.acquire(blocking=False):
+        if not self._is_in_call:
             return False
-        try:
-            if not self._channel.wait(seconds):
-                return True
-            received = self._channel.receive(wait=False)
-            if received is not None:
-                self.take_beside(*received)
+        poll = select.poll()  # the others' are in use
+        poll.register(self._channel.fileno(), select.POLLIN)
+        if not poll.poll(seconds * 1000):
             return True
+        if not self.reading.acquire(blocking=False):
+            return False
+        try:  # what comes after the call's end is not for us
+            received = self._channel.receive(wait=False) if self._is_in_call else None
         finally:
-            self._reading.release()
+            self.reading.release()
+        if received is not None:
+            self.take_beside(*received)
+        return True
 
     def join(self, key: int, future: Any) -> None:
         """A call's result will be that of `future`."""

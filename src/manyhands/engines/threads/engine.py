@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from itertools import count
 
 from manyhands.core import place
 from manyhands.core.admission import explain_misfit, make_capacity
 from manyhands.core.functions import is_coroutine_function
+from manyhands.core.loops import get_running_loop, lend_idle_time
 from manyhands.core.model import Capabilities, EngineStats
 from manyhands.core.objects import ObjectStore
 from manyhands.core.resources import ONE_CPU, make_need
@@ -141,7 +143,12 @@ class ThreadsEngine(ObjectStore):
             self._pool.waits.ring_all()
 
     def attend(self) -> None:
-        """Threads deliver by themselves."""
+        """Threads deliver by themselves; one that runs an event loop gives its cpus up while that has nothing to do."""
+        run = get_own_run()
+        loop = get_running_loop()
+        if loop is not None and isinstance(run, ThreadRun) and run.pool is self._pool:
+            wake = partial(loop.call_soon_threadsafe, int)
+            lend_idle_time(loop, partial(self._pool.waits.lend, run, wake))
 
     def stats(self) -> EngineStats:
         return self._stats

@@ -47,6 +47,8 @@ class ThreadRun(Run):
         That it took of a thread.
     """
 
+    is_alone = False
+
     __slots__ = (
         "_fate",
         "credit",

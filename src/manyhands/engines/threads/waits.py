@@ -12,6 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
+    from typing import Any
 
     from manyhands.engines.threads.runs import ThreadRun
     from manyhands.engines.threads.schedule import Schedule, Seat
@@ -148,6 +149,30 @@ class Waits:
             self._schedule.ask_return(waiter)
             self._dispatch()
         self._come_back(run, waiter, None)
+
+    def lend(self, run: ThreadRun, wake: Callable[[], object], sleep: Callable[[], Any]) -> Any:
+        """Let the cpus of a call go to others while `sleep` waits in its thread; what that returns.
+
+        `wake` ends it early.
+        """
+        found = None
+        with run:
+            begin = monotonic()
+            waiter = Waiter(0, run.seat)
+            with self._lock:
+                self._schedule.park(run.seat)
+                self._dispatch()
+            try:
+                if run.set_wake(wake):
+                    found = sleep()
+            finally:
+                run.set_wake(partial(self._wake, waiter))
+                with self._lock:
+                    self._schedule.ask_return(waiter)
+                    self._dispatch()
+                self._come_back(run, waiter, None)
+                run.parked += monotonic() - begin
+        return found
 
     def _come_back(self, run: ThreadRun, waiter: Waiter, deadline: float | None) -> None:
         """Go on when there are cpus, or the call must end, or has waited as long as it said."""

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 from concurrent.futures import CancelledError
 from contextlib import aclosing
 from itertools import count, islice
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import manyhands as mh
 from manyhands.testing import work
 from manyhands.testing.case import OpenSession, case
 from manyhands.testing.checks import LIMIT, check, check_equal, expect, open_folder, wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 _SHORT = 0.2
 
@@ -238,6 +242,43 @@ def an_awaited_call_can_be_cancelled_from_the_loop(open_session: OpenSession) ->
         check_equal(work.Mark(folder).count(5), 0)
 
 
+@case()
+def a_coroutine_holds_its_resources(open_session: OpenSession) -> None:
+    """Coroutines that need a resource of which there is one run one after the other, and can do all that others can."""
+    with (
+        open_folder() as folder,
+        open_session(workers=3, resources={"seat": 1}) as session,
+    ):
+        seated: Any = mh.task(_be_alone, resources={"seat": 1})
+        futures = [seated.submit(folder, x) for x in range(8)]
+        check_equal(mh.gather(futures, timeout=LIMIT), [x * x for x in range(8)])
+        check_equal(seated.map([folder] * 4, range(4)), [0, 1, 4, 9])
+        streaming: Any = mh.task(_count_alone, resources={"seat": 1})
+        check_equal(list(streaming.stream(50)), list(range(50)))
+        late: Any = mh.task(_sleep_long, resources={"seat": 1}, timeout=_SHORT).submit(str(folder))
+        check(isinstance(late.exception(LIMIT), mh.CallTimeoutError), "it was not ended")
+        check_equal(seated.submit(folder, 9).result(LIMIT), 81)
+        check_equal(session.submit(_add_slowly, 3, b=4).result(LIMIT), 7)
+
+
+@case("concurrent")
+def a_call_may_run_an_event_loop(open_session: OpenSession) -> None:
+    """A plain call that runs a loop of its own awaits other calls on it, to any depth, and with one worker."""
+    for workers in (1, 2):
+        with open_session(workers=workers) as session:
+            check_equal(session.submit(_run_loop, 4).result(LIMIT), 16)
+            check_equal(session.map(_run_loop, [2, 3, 2]), [4, 8, 4])
+
+
+@case("concurrent")
+def a_call_may_wait_as_the_standard_library_does(open_session: OpenSession) -> None:
+    """Inside a call, what `concurrent.futures` offers to wait with works for the futures of calls."""
+    with open_session(workers=2) as session:
+        check_equal(
+            session.submit(_wait_by_the_standard, 20).result(LIMIT), [x * x for x in range(20)]
+        )
+
+
 async def _add_slowly(a: int, b: int = 0) -> int:
     await asyncio.sleep(0.001)
     return a + b
@@ -324,3 +365,38 @@ async def _take_three(stream: Any) -> list[int]:
         if len(found) == 3:
             break
     return found
+
+
+async def _be_alone(folder: str, number: int) -> int:
+    mark = work.Mark(folder)
+    check(mark.add("seated") == mark.count("left") + 1, "another one is seated")
+    result = await mh.submit(work.square, number)
+    await asyncio.sleep(0.001)
+    mark.add("left")
+    return result
+
+
+async def _count_alone(stop: int) -> AsyncIterator[int]:
+    for number in range(stop):
+        await asyncio.sleep(0)
+        yield number
+
+
+def _run_loop(depth: int) -> int:
+    async def run_two() -> int:
+        if not depth:
+            return 1
+        found = await asyncio.gather(*(mh.submit(_run_loop, depth - 1) for _ in range(2)))
+        await asyncio.sleep(0.001)
+        return sum(found)
+
+    return asyncio.run(run_two())
+
+
+def _wait_by_the_standard(number: int) -> list[int]:
+    futures = [mh.submit(work.square, x) for x in range(number)]
+    done, _ = concurrent.futures.wait(futures, LIMIT)
+    check_equal(len(done), number)
+    more: Any = [mh.submit(work.square, x) for x in range(number)]
+    check_equal(len(list(concurrent.futures.as_completed(more, LIMIT))), number)
+    return [future.result() for future in futures]

@@ -34,6 +34,7 @@ class FakeWorker:
         self.on_send: dict[int, Callable[..., object]] = {}
         self.waiting: list[int] = []
         self.flushed = 0
+        self.reading = threading.Lock()
         self.waits = Waits(self)  # type: ignore[arg-type]
 
     def fileno(self) -> int:
@@ -316,3 +317,31 @@ def test_an_error_of_the_condition_ends_the_wait(worker: FakeWorker) -> None:
     with pytest.raises(LookupError):
         worker.waits.wait(is_done, None)
     assert not worker.waits._guards
+
+
+def test_while_an_event_loop_waits_its_cpus_are_lent(worker: FakeWorker) -> None:
+    def sleep() -> str:
+        assert worker.kinds == [m.BLOCKED]
+        worker.arrive(GO_ON)  # with a result
+        return "events"
+
+    assert worker.waits.lend(sleep) == "events"
+    assert worker.kinds == [m.BLOCKED]
+
+
+def test_what_is_no_message_has_the_call_go_on_at_once(worker: FakeWorker) -> None:
+    worker.on_send[m.WAKE] = lambda at_once: worker.arrive(GO_ON) if at_once else None
+    assert worker.waits.lend(lambda: "a timer") == "a timer"
+    assert worker.kinds == [m.BLOCKED, m.WAKE]
+
+
+def test_an_interrupt_ends_what_an_event_loop_waits_for(worker: FakeWorker) -> None:
+    worker.on_send[m.WAKE] = lambda _: worker.arrive(GO_ON)
+
+    def sleep() -> None:
+        worker.waits.interrupt()
+        pytest.fail("it slept on")
+
+    with pytest.raises(CallInterrupted):
+        worker.waits.lend(sleep)
+    assert worker.kinds == [m.BLOCKED, m.WAKE]
