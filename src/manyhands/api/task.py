@@ -14,7 +14,7 @@ from manyhands.core.options import TASK_OPTIONS, make_options, reject_unknown
 from manyhands.core.serialize import is_sent_by_value
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Coroutine, Iterable
     from typing import Unpack
 
     from manyhands.core.future import Future
@@ -27,6 +27,7 @@ R = TypeVar("R")
 A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C")
+S = TypeVar("S")
 
 STREAM_WINDOW = 16
 """Items of a stream that may be there and not taken, unless the user says how many."""
@@ -64,6 +65,11 @@ class Task(Generic[P, R]):
         """Run the function here, as if it were no task."""
         return self._fn(*args, **kwargs)
 
+    @overload  # of a coroutine function, whose result is what the coroutine returns
+    def submit(
+        self: Task[P, Coroutine[Any, Any, S]], *args: P.args, **kwargs: P.kwargs
+    ) -> Future[S]: ...
+
     @overload
     def submit(self, *args: P.args, **kwargs: P.kwargs) -> Future[R]: ...
 
@@ -96,7 +102,7 @@ class Task(Generic[P, R]):
         /,
     ) -> Future[R]: ...
 
-    def submit(self, *args: Any, **kwargs: Any) -> Future[R]:
+    def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
         """Have the task run by a worker of the current session, and return at once; see `manyhands.submit`."""
         from manyhands.session import get_session
 
@@ -143,6 +149,17 @@ class Task(Generic[P, R]):
             name=o.name,
         )
         return get_session().start_stream(self._streamer, args, kwargs, options)
+
+    @overload  # of a coroutine function
+    # mypy erases the type variables of `self` here, and the result is no task any more.
+    def map(  # type: ignore[misc]
+        self: Callable[[A], Coroutine[Any, Any, S]],
+        a_items: Iterable[A] | Iterable[Ref[A]],
+        /,
+        *,
+        on_error: Literal["raise"] = ...,
+        **options: Unpack[MapOptions],
+    ) -> list[S]: ...
 
     @overload
     def map(

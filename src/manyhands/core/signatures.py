@@ -7,7 +7,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable
+    from collections.abc import Callable, Coroutine, Generator, Iterable
     from typing import Any, Literal, ParamSpec, Protocol, TypeVar, Unpack, overload
 
     from manyhands.core.future import Future
@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 
     class Submit(Protocol):
         """Submits one call."""
+
+        @overload  # of a coroutine function, whose result is what the coroutine returns
+        def __call__(
+            self, fn: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
+        ) -> Future[R]: ...
 
         @overload
         def __call__(
@@ -59,6 +64,17 @@ if TYPE_CHECKING:
 
     class ListMap(Protocol):
         """Maps and returns a list."""
+
+        @overload  # of a coroutine function
+        def __call__(
+            self,
+            fn: Callable[[A], Coroutine[Any, Any, R]],
+            a_items: Iterable[A] | Iterable[Ref[A]],
+            /,
+            *,
+            on_error: Literal["raise"] = ...,
+            **options: Unpack[MapOptions],
+        ) -> list[R]: ...
 
         @overload
         def __call__(
