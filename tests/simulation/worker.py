@@ -100,6 +100,9 @@ class SimulatedWorker(Turns):
         """Of no account: nobody waits by that way here."""
         return False
 
+    def note_outstanding(self, key: int, change: int) -> None:
+        """Of account for coroutines that hold cpus, of which there are none here."""
+
     # Messages.
 
     def serve(self) -> Steps:

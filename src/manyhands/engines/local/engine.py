@@ -493,7 +493,7 @@ class LocalEngine:
             del holder.joined[key]
             if inner:  # its worker may be busy with the very one
                 self.withdraw({inner}, set(), running=True)
-            self.courier.send(process, (m.STOP, key))
+            self.nesting.post(process, (m.STOP, key))
             return
         self.limits.cancel(key, holder.number)
         if not holder.is_host:

@@ -61,6 +61,7 @@ YIELD = 42  # (key, payload, born) one item of a stream
 KEEP = 43  # (actor, payload, born) its state
 JOIN = 44  # (key, key of a call that it made) the one's result is that of the other
 STUCK = 45  # (key, packed error) it was interrupted and does not yield, and others run beside it
+PAUSE = 48  # (whether) all calls that a host is at wait for others, whose are its cpus meanwhile
 ACT = 47  # (actor, key of MADE that makes it, key of MADE that restores it or 0, payload, born, place) to be started
 ASK = 46  # (number, name of a question, pickle of its arguments)
 

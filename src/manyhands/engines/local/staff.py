@@ -96,6 +96,7 @@ class Staff:
         settings = self._settings | {
             "is_host": is_host,
             "is_stage": bool(stage),
+            "has_cpus": bool(stage) and self._engine.pool.stages[stage].need.cpu_shares > 0,
             "core": self._choose_core() if not stage else None,
         }
         if number > _MANY:

@@ -239,6 +239,12 @@ class Worker:
         if future is not None:
             future.cancel(running=True)
 
+    def note_wait(self, change: int) -> None:
+        """A thread of a call begins to wait for others (1), or goes on (-1): of account where calls run in threads."""
+
+    def note_outstanding(self, key: int, change: int) -> None:
+        """So many more of the calls that a call has made are outstanding: likewise."""
+
     def find_guard(self) -> Interruptible | None:
         """What holds interrupts back from the call that this thread is at, if any is."""
         return None
