@@ -475,7 +475,7 @@ class LocalEngine:
                 continue
             self.intake.take_messages(self.processes[number])
             if number in self.processes:  # else it had nothing more to do, and is gone
-                self.courier.take_back(self.processes[number], worker)
+                self.courier.take_back(self.processes[number], worker, keys)
         for key in keys:
             holder = pool.find(key)
             if holder is None:

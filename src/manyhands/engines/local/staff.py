@@ -360,7 +360,7 @@ class Staff:
             self._engine.pool.disown(worker)
             process.is_orphan = True
             self.hire()
-        self._engine.courier.take_back(process, worker)
+            self._engine.courier.take_back(process, worker)
         try:
             fd = os.pidfd_open(process.pid or 0)
         except OSError:  # it is dead, or never lived

@@ -199,7 +199,11 @@ class Worker:
             self._early[message[1]] = message[2], fds
             while self._turn in self._early:
                 self._turn += 1
-                self.take(*self._early.pop(self._turn - 1))
+                inner, inner_fds = self._early.pop(self._turn - 1)
+                if inner[0] == m.CALLS:  # after all that has come, which they may wait for
+                    self._held.append((inner, inner_fds))
+                else:
+                    self.take(inner, inner_fds)
         elif kind == m.CALLS:
             if message[5]:
                 self._shelf.free(message[5])
