@@ -66,7 +66,7 @@ class Account(Ends):
             return
         waiting = [
             lane
-            for lane in pool._lanes.values()
+            for lane in (*pool._lanes.values(), pool._plain)
             if any(pool._queued.get(other.key) is other for other in lane.entries)
         ]
         first = max(((lane.priority, lane.depth) for lane in waiting), default=(0, 0))

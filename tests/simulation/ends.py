@@ -229,7 +229,11 @@ class Ends:
 
 def _measure_taken(pool: Any) -> int:
     """Shares of cpus that are taken, and that no actor holds."""
-    held = sum(stage.need.cpu_shares for stage in pool.stages.values() if stage.holds)
+    held = sum(
+        stage.need.cpu_shares
+        for stage in pool.stages.values()
+        if stage.holds and not stage.is_paused
+    )
     capacity = pool.capacity
     taken: int = capacity._cpu_shares - capacity._free_cpus - held
     return taken

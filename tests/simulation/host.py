@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 _INFINITY = float("inf")
 
+_HOLD_SECONDS = 0.001
+_ATTENTIVE_SECONDS = 0.005
+
 
 class _Thread:
     """A thread, or a coroutine on the loop, that is at a call.
@@ -30,6 +33,10 @@ class _Thread:
     ----------
     until, is_ready
         When it goes on: at a time, or when something holds.
+    is_started, is_over
+        Whether it has begun the call, and whether it is through with that.
+    waits
+        How many waits it is in.
     is_struck
         Whether an interrupt waits for its next step.
     """
@@ -39,6 +46,7 @@ class _Thread:
         "ends_at",
         "error",
         "is_deaf",
+        "is_over",
         "is_ready",
         "is_started",
         "is_struck",
@@ -48,6 +56,7 @@ class _Thread:
         "steps",
         "timeout",
         "until",
+        "waits",
         "was_interrupted",
     )
 
@@ -61,8 +70,10 @@ class _Thread:
         self.ends_at = _INFINITY if timeout is None else now + timeout
         self.credit = credit
         self.until = 0.0
+        self.waits = 0
         self.is_ready: Callable[[], bool] | None = None
         self.is_started = False
+        self.is_over = False
         self.is_struck = False
         self.is_deaf = False
         self.was_interrupted = False
@@ -84,6 +95,9 @@ class SimulatedHost(SimulatedWorker):
         self._threads: list[_Thread] = []
         self._at_call: dict[int, _Thread] = {}
         self._thread: _Thread | None = None
+        self._attentive_until = 0.0  # the main thread looks again and again for what is held back
+        self._held_until = 0.0
+        self._is_paused = False
 
     # Steps.
 
@@ -164,13 +178,16 @@ class SimulatedHost(SimulatedWorker):
         self.send((m.READY, None))
         while True:
             pause = self._check_times()
-            if not self.unread:
-                if not self.process.channel.is_open:
-                    return
-                self.sleep(pause, for_message=True)
+            if self._results and self.world.now >= self._held_until:
+                self.flush()
+            if self.unread:
+                self._attentive_until = self.world.now + _ATTENTIVE_SECONDS
+                yield from self.take(self.unread.popleft())
                 yield
                 continue
-            yield from self.take(self.unread.popleft())
+            if not self.process.channel.is_open:
+                return
+            self.sleep(min(pause, self._held_until) if self._results else pause, for_message=True)
             yield
 
     def take(self, message: tuple[Any, ...]) -> Steps:
@@ -184,16 +201,17 @@ class SimulatedHost(SimulatedWorker):
             yield from super().take(message)
 
     def flush(self) -> None:
-        """Send what has ended: each result by itself."""
+        """Send the results that are held back."""
         results, self._results = self._results, []
-        for key, payload, seconds, failed in results:
-            at = [0] if failed else []
-            self.send((m.RESULTS, [key], [payload], [seconds], at, seconds, False, [], []))
+        if results:
+            keys, payloads, seconds, has_failed = map(list, zip(*results, strict=True))
+            failed = [index for index, one in enumerate(has_failed) if one]
+            self.send((m.RESULTS, keys, payloads, seconds, failed, sum(seconds), False, [], []))
 
     def run(
         self, keys: list[int], functions: list[int], payloads: list[bytes], extras: dict[int, Any]
     ) -> Steps:
-        """Begin the calls of a message, each in a thread."""
+        """Begin the calls of a message: in threads; coroutines on the loop, when all of it has been taken up."""
         yield
         for key, function, payload in zip(keys, functions, payloads, strict=True):
             if function not in self.functions:
@@ -203,23 +221,36 @@ class SimulatedHost(SimulatedWorker):
             timeout, environment, window = extras.get(key) or (None, None, 0)
             script = self.world.open_call(fn, payload)
             thread = _Thread(key, script, self.world.now, timeout, window)
-            thread.steps = self._run_call(thread, fn, payload, environment)
+            thread.steps = self._serve_thread(thread, fn, payload, environment)
             self._threads.append(thread)
             self._at_call[key] = thread
+        self._tell_pause()
+
+    def _serve_thread(self, thread: _Thread, fn: Any, payload: bytes, environment: Any) -> Steps:
+        yield from self._run_call(thread, fn, payload, environment)
+        yield
+        self._rest_thread(thread)
 
     def _run_call(self, thread: _Thread, fn: Any, payload: bytes, environment: Any) -> Steps:
         script = thread.script
+        is_coroutine = script.plan.task.is_async
         scene = Scene(self, script)
         value: Any = None
         error: BaseException | None = None
         yield
         try:
-            if thread.was_interrupted or thread.key in self.process.forbidden:
+            # A coroutine begins all the same, and is cancelled where it first waits.
+            if thread.was_interrupted and not is_coroutine:
+                raise CallInterrupted("the call has run out of time")
+            if thread.key in self.process.forbidden:
                 raise CallInterrupted("the call was cancelled")
             thread.is_started = True
+            thread.is_struck = thread.was_interrupted
             self.world.account.begin(self, thread.key, script, environment)
             value = yield from perform(scene, fn, payload)
             yield from self.drop_streams(scene)
+            if type(value) is not str and not is_coroutine:
+                value = yield from self._await_future(value)
         except AssertionError:
             raise
         except (Exception, CallInterrupted) as raised:
@@ -227,17 +258,39 @@ class SimulatedHost(SimulatedWorker):
             scene.forget_streams()
         thread.is_struck = False
         thread.is_deaf = True  # from here on an interrupt comes too late
+        thread.is_over = not is_coroutine
         yield
         del self._at_call[thread.key]
+        self._tell_pause()
         error = thread.error or error
         self.world.account.end_run(self, script, value if error is None else error)
         if error is None and self.nested is not None and self.nested.join(thread.key, value):
             return
         result = value.encode() if error is None else pack_error(error)
         self._add(thread.key, result, fn, failed=error is not None)
-        self.flush()
         if error is not None:
             yield from self.end_badly(thread.key)
+
+    def _await_future(self, future: Any) -> Steps:
+        """A call in a thread has returned a future: the loop awaits it."""
+        yield from self.wait(future.done, None)
+        return future.result()
+
+    def _add(self, key: int, result: bytes, fn: Any, *, failed: bool) -> None:
+        """Send a result, now or with others."""
+        now = self.world.now
+        if not self._results:
+            self._held_until = now + _HOLD_SECONDS
+            self.until = min(self.until, self._held_until)
+        super()._add(key, result, fn, failed=failed)
+        if not self._at_call or now >= self._attentive_until:
+            self.flush()
+
+    def _rest_thread(self, thread: _Thread) -> None:
+        """A thread is through with a call: it sends what is held back, unless another call waits for it."""
+        waits = [one for one in self._at_call.values() if not one.is_started]
+        if thread.script.plan.task.is_async or not waits:
+            self.flush()
 
     def _check_times(self) -> float:
         now = self.world.now
@@ -247,8 +300,9 @@ class SimulatedHost(SimulatedWorker):
                 again = min(again, thread.ends_at)
             elif thread.was_interrupted:
                 thread.ends_at = _INFINITY
-                error = thread.error or CallInterrupted()
-                self.send((m.STUCK, thread.key, pack_error(error)))
+                if thread.is_started and not thread.is_over:
+                    error = thread.error or CallInterrupted()
+                    self.send((m.STUCK, thread.key, pack_error(error)))
             else:
                 assert thread.timeout is not None
                 ran = now - thread.started
@@ -268,9 +322,10 @@ class SimulatedHost(SimulatedWorker):
         self._strike(thread)
 
     def _strike(self, thread: _Thread) -> None:
-        thread.was_interrupted = True
-        thread.ends_at = self.world.now + GRACE_SECONDS
-        thread.is_struck = thread.is_started
+        if not thread.was_interrupted:
+            thread.was_interrupted = True
+            thread.ends_at = self.world.now + GRACE_SECONDS
+            thread.is_struck = thread.is_started
 
     # What calls use.
 
@@ -278,9 +333,8 @@ class SimulatedHost(SimulatedWorker):
         """Send one item of a stream, after a wait while there are enough."""
         thread = self._thread
         assert thread is not None
-        while thread.credit <= 0:
-            self._sleep_until(lambda: thread.credit > 0)
-            yield
+        if thread.credit <= 0:
+            yield from self.wait(lambda: thread.credit > 0, None)
         thread.credit -= 1
         self.send((m.YIELD, thread.key, item, []))
         yield
@@ -293,12 +347,31 @@ class SimulatedHost(SimulatedWorker):
     def wait(self, is_done: Callable[[], bool], timeout: float | None, key: int = 0) -> Steps:
         """Wait until `is_done`; False where time is over first."""
         deadline = _INFINITY if timeout is None else self.world.now + timeout
-        while not is_done():
-            if self.world.now >= deadline:
-                return is_done()
-            self._sleep_until(is_done, deadline)
-            yield
+        thread = self._thread
+        assert thread is not None
+        self._count_wait(thread, 1)
+        try:
+            while not is_done():
+                if self.world.now >= deadline:
+                    return is_done()
+                self._sleep_until(is_done, deadline)
+                yield
+        finally:
+            self._count_wait(thread, -1)
         return True
+
+    def _count_wait(self, thread: _Thread, change: int) -> None:
+        thread.waits += change
+        self._tell_pause()
+
+    def _tell_pause(self) -> None:
+        """Tell the parent where all calls that are under way wait, and where no longer all do."""
+        if not self.settings["has_cpus"]:
+            return
+        is_paused = bool(self._at_call) and all(one.waits for one in self._at_call.values())
+        if is_paused != self._is_paused:
+            self._is_paused = is_paused
+            self.send((m.PAUSE, is_paused))
 
     def await_answer(self, is_there: Callable[[], bool], change: Any = None) -> Steps:
         """Wait for an answer of the parent."""

@@ -16,9 +16,12 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 _NO_NEED = make_need(cpus=0)
-_HOST_NEEDS = (_NO_NEED, make_need(cpus=0, gpus=0.5))
-"""What actors hold that run several calls at a time: no cpus, which they keep while their calls wait."""
-_ACTOR_NEEDS = (*_HOST_NEEDS, make_need(cpus=1), make_need(cpus=1, gpus=0.5))
+_ACTOR_NEEDS = (
+    _NO_NEED,
+    make_need(cpus=0, gpus=0.5),
+    make_need(cpus=1),
+    make_need(cpus=1, gpus=0.5),
+)
 _MEMORY = 2_000_000_000
 
 
@@ -147,9 +150,7 @@ class Program:
         world = self._world
         is_light = world.toss(0.4)
         concurrency = 3 if world.toss(0.2) else 1
-        need = (
-            _NO_NEED if is_light else self._pick(_ACTOR_NEEDS if concurrency == 1 else _HOST_NEEDS)
-        )
+        need = _NO_NEED if is_light else self._pick(_ACTOR_NEEDS)
         if need.gpu_shares and not world.engine.config.gpus:
             need = _NO_NEED
         restarts = world.pick(3)

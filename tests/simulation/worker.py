@@ -100,6 +100,9 @@ class SimulatedWorker(Turns):
         """Of no account: nobody waits by that way here."""
         return False
 
+    def note_outstanding(self, key: int, change: int) -> None:
+        """Of account for coroutines that hold cpus, of which there are none here."""
+
     # Messages.
 
     def serve(self) -> Steps:
@@ -123,7 +126,12 @@ class SimulatedWorker(Turns):
             self._early[message[1]] = message[2]
             while self._turn in self._early:
                 self._turn += 1
-                yield from self.take(self._early.pop(self._turn - 1))
+                inner = self._early.pop(self._turn - 1)
+                if inner[0] == m.CALLS:
+                    self.world.note_read(inner[1])
+                    self._held.append(inner)
+                else:
+                    yield from self.take(inner)
         elif kind == m.CALLS:
             _, keys, functions, payloads, _, _, extras = message
             self.world.note_read(keys)

@@ -10,7 +10,7 @@ from manyhands.engines.local import messages as m
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Container
     from typing import Any
 
     from manyhands.core.functions import Function, FunctionTable
@@ -203,13 +203,20 @@ class Courier:
         self, process: WorkerProcess, message: tuple[Any, ...], fds: tuple[int, ...] = ()
     ) -> bool:
         """Send a message; False where there is no room for it now."""
-        is_ordered = message[0] in m.IN_ORDER
+        is_ordered = message[0] in m.IN_ORDER or (
+            message[0] in (m.CALLS, m.FUNCTION) and self._keeps_order(process)
+        )
         if is_ordered:
             message = (m.ORDERED, process.ordered, message)
         if not self._post(process, message, fds):
             return False
         process.ordered += is_ordered
         return True
+
+    def _keeps_order(self, process: WorkerProcess) -> bool:
+        """Whether a worker runs the calls of an actor, which keep their order, one by one."""
+        worker = self._pool.workers.get(process.number)
+        return worker is not None and bool(worker.stages) and not worker.is_host
 
     def _post(self, process: WorkerProcess, message: tuple[Any, ...], fds: tuple[int, ...]) -> bool:
         try:
@@ -243,8 +250,14 @@ class Courier:
             if freed and not self.send(process, (m.FREE, freed)):
                 self._store.get().put_back_freed(number, freed)
 
-    def take_back(self, process: WorkerProcess, worker: WorkerState) -> bool:
-        """Read what the worker has not read yet and queue its calls again; whether there was any."""
+    def take_back(
+        self, process: WorkerProcess, worker: WorkerState, wanted: Container[int] | None = None
+    ) -> bool:
+        """Read what the worker has not read yet and queue its calls again; whether there was any.
+
+        It reads on meanwhile, and may get a later message than the one that is taken from it here. So calls that keep
+        their order come back only if they are `wanted`, or all are; the others are sent again under their numbers.
+        """
         keys: list[int] = []
         kept: list[tuple[tuple[Any, ...], tuple[int, ...]]] = []
         while True:
@@ -258,7 +271,7 @@ class Courier:
             if message[0] == m.CALLS:
                 keys += message[1]
             if message[0] == m.ORDERED:
-                kept.append((message, fds))
+                kept.append((_leave_out(message, wanted, keys), fds))
             else:
                 self._undo(worker, message)
         for message, fds in kept:  # there is room, which they had before
@@ -282,3 +295,19 @@ class Courier:
             store.take_back(worker.number, message[4])
         if kind in (m.CALLS, m.FREE):
             store.put_back_freed(worker.number, message[5 if kind == m.CALLS else 1])
+
+
+def _leave_out(
+    message: tuple[Any, ...], wanted: Container[int] | None, keys: list[int]
+) -> tuple[Any, ...]:
+    """A numbered message without the calls that are `wanted`, or without any; `keys` gets those of these calls."""
+    kind, number, inner = message
+    if inner[0] != m.CALLS:
+        return message
+    taken = [key for key in inner[1] if wanted is None or key in wanted]
+    if not taken:
+        return message
+    keys += taken
+    left = [index for index, key in enumerate(inner[1]) if key not in taken]
+    columns = [[column[index] for index in left] for column in inner[1:4]]
+    return kind, number, (m.CALLS, *columns, *inner[4:])

@@ -476,7 +476,7 @@ class LocalEngine:
                 continue
             self.intake.take_messages(self.processes[number])
             if number in self.processes:  # else it had nothing more to do, and is gone
-                self.courier.take_back(self.processes[number], worker)
+                self.courier.take_back(self.processes[number], worker, keys)
         for key in keys:
             holder = pool.find(key)
             if holder is None:
@@ -494,7 +494,7 @@ class LocalEngine:
             del holder.joined[key]
             if inner:  # its worker may be busy with the very one
                 self.withdraw({inner}, set(), running=True)
-            self.courier.send(process, (m.STOP, key))
+            self.nesting.post(process, (m.STOP, key))
             return
         self.limits.cancel(key, holder.number)
         if not holder.is_host:

@@ -15,21 +15,22 @@ from time import monotonic
 from manyhands.core import place
 from manyhands.core.acting import is_coroutine_function
 from manyhands.core.exceptions import pack_exception
-from manyhands.core.interruption import Interruptible
 from manyhands.core.place import Place
 from manyhands.core.stacks import see_stack
 from manyhands.core.timeouts import GRACE_SECONDS, make_timeout_error
 from manyhands.engines.local import messages as m
+from manyhands.engines.local.running import Batch, Running
 from manyhands.engines.local.worker import Worker, load_arguments
 from manyhands.errors import CallInterrupted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop, Task
+    from asyncio import AbstractEventLoop
     from collections.abc import Awaitable, Callable
     from contextvars import Context
     from typing import Any
 
+    from manyhands.core.interruption import Interruptible
     from manyhands.engines.local.worker import Extra
 
 _IDLE_SECONDS = 5.0
@@ -42,99 +43,23 @@ _ATTENTIVE_ROUNDS = 5
 """Times that the main thread looks for results that are held back, after the last message; after that none is."""
 
 
-class _Batch:
-    """The calls that came with one message.
-
-    Attributes
-    ----------
-    uses
-        Ids of what was sent with it.
-    left
-        How many of them have not ended.
-    """
-
-    __slots__ = ("left", "uses")
-
-    def __init__(self, uses: list[int], left: int) -> None:
-        self.uses = uses
-        self.left = left
-
-
-class _Running(Interruptible):
-    """A call that is under way here; to the call it is the way to its session, see `manyhands.core.roles.Post`.
-
-    Attributes
-    ----------
-    key, name, timeout, batch
-    started : float
-        When, by `time.monotonic`.
-    ends_at
-        When its time is over, or when it has to have yielded.
-    error
-        What it ends with, whatever it raises.
-    task
-        A coroutine's.
-    credit
-        Items of its stream that may still come.
-    """
-
-    is_alone = False
-
-    __slots__ = (
-        "batch",
-        "credit",
-        "ends_at",
-        "error",
-        "host",
-        "key",
-        "name",
-        "started",
-        "task",
-        "timeout",
-    )
-
-    def __init__(
-        self, host: Host, key: int, batch: _Batch, name: str, *, timeout: float | None, credit: int
-    ) -> None:
-        super().__init__()
-        self.host = host
-        self.key = key
-        self.batch = batch
-        self.name = name
-        self.timeout = timeout
-        self.started = monotonic()
-        self.ends_at = None if timeout is None else self.started + timeout
-        self.error: BaseException | None = None
-        self.task: Task[Any] | None = None
-        self.credit = credit
-
-    def emit(self, item: Any) -> None:
-        self.host.emit_of(self, item)
-
-    def is_awaited(self) -> bool:
-        """Whether `emit` does not wait."""
-        return self.credit > 0 or self.is_interrupted
-
-    def keep(self, actor: int, state: Any) -> None:
-        self.host.keep(actor, state)
-
-
 class Host(Worker):
     """See `manyhands.engines.local.worker.Worker`, which runs one call at a time."""
 
     def __init__(self, channel: Any, region: memoryview, settings: dict[str, Any]) -> None:
         super().__init__(channel, region, settings)
-        self._running: dict[int, _Running] = {}
-        self._timed: dict[int, _Running] = {}  # those that have to end by some time
+        self._running: dict[int, Running] = {}
+        self._timed: dict[int, Running] = {}  # those that have to end by some time
         self._guard = self.lock
         self._granted = threading.Condition(threading.Lock())
-        self._jobs: deque[tuple[_Running, Callable[..., Any], Any]] = deque()
+        self._jobs: deque[tuple[Running, Callable[..., Any], Any]] = deque()
         self._work = threading.Condition(threading.Lock())
         self._idle = 0
         self._loop: AbstractEventLoop | None = None
         self._dropped: list[int] = []  # what was used by calls whose results are held back
         self._is_attentive = False  # whether the main thread will send soon what is held back
         self._is_loop_flushing = False
+        self._is_paused = False  # whether the parent was told that all calls wait
 
     # The main thread.
 
@@ -179,9 +104,37 @@ class Host(Worker):
     def find_guard(self) -> Interruptible | None:
         here = place.here.get()
         running = here.post if here is not None else None
-        if isinstance(running, _Running) and running.thread == threading.get_ident():
+        if isinstance(running, Running) and running.thread == threading.get_ident():
             return running
         return None
+
+    def note_wait(self, change: int) -> None:
+        running = self.find_guard()
+        if isinstance(running, Running):
+            self._count_wait(running, change)
+
+    def _count_wait(self, running: Running, change: int) -> None:
+        with self._guard:
+            running.waits += change
+            self._tell_pause()
+
+    def note_outstanding(self, key: int, change: int) -> None:
+        with self._guard:
+            running = self._running.get(key)
+            if running is not None:
+                running.outstanding += change
+                self._tell_pause()
+
+    def _tell_pause(self) -> None:
+        """Tell the parent where all calls that are under way wait, and where no longer all do."""
+        if not self.settings["has_cpus"]:
+            return
+        is_paused = bool(self._running) and all(
+            running.is_waiting() for running in self._running.values()
+        )
+        if is_paused != self._is_paused:
+            self._is_paused = is_paused
+            self._channel.send((m.PAUSE, is_paused))
 
     def read_beside(self, seconds: float) -> bool:  # noqa: ARG002 - the main thread always reads
         return False
@@ -206,7 +159,7 @@ class Host(Worker):
         uses: list[int],
         extras: dict[int, Extra] | None,
     ) -> None:
-        batch = _Batch(uses, len(keys))
+        batch = Batch(uses, len(keys))
         coroutines = []
         for key, function_key, payload in zip(keys, function_keys, payloads, strict=True):
             timeout, environment, window = (extras or {}).get(key, (None, None, 0))
@@ -226,7 +179,7 @@ class Host(Worker):
                 self._send_end(key, batch, self._pack_error(error), failed=True)
                 continue
             name = getattr(fn, "__qualname__", type(fn).__qualname__)
-            running = self._running[key] = _Running(
+            running = self._running[key] = Running(
                 self, key, batch, name, timeout=timeout, credit=window
             )
             if timeout is not None:
@@ -235,10 +188,11 @@ class Host(Worker):
                 coroutines.append((running, fn, opened))
             else:
                 self._start(running, fn, opened)
+        self._tell_pause()
         if coroutines:
             self._get_loop().call_soon_threadsafe(self._begin_all, coroutines)
 
-    def _start(self, running: _Running, fn: Callable[..., Any], payload: Any) -> None:
+    def _start(self, running: Running, fn: Callable[..., Any], payload: Any) -> None:
         with self._work:
             self._jobs.append((running, fn, payload))
             if len(self._jobs) <= self._idle:
@@ -263,7 +217,7 @@ class Host(Worker):
             if not self._jobs:
                 self.flush()
 
-    def _run_call(self, running: _Running, fn: Callable[..., Any], payload: Any) -> None:
+    def _run_call(self, running: Running, fn: Callable[..., Any], payload: Any) -> None:
         place.here.set(Place(None, running.key, running))
         value: Any = None
         error: BaseException | None = None
@@ -289,7 +243,7 @@ class Host(Worker):
         self._end(running, value, error)
 
     def _load(
-        self, running: _Running, payload: Any
+        self, running: Running, payload: Any
     ) -> tuple[tuple[Any, ...], dict[str, Any] | None]:
         """The arguments of a call that is about to begin."""
         self._check_cancelled(running.key)
@@ -298,19 +252,19 @@ class Host(Worker):
 
     # The loop.
 
-    def _begin_all(self, calls: list[tuple[_Running, Callable[..., Any], Any]]) -> None:
+    def _begin_all(self, calls: list[tuple[Running, Callable[..., Any], Any]]) -> None:
         """Begin calls of coroutine functions, in order."""
         for running, fn, payload in calls:
             context = copy_context()
             context.run(place.here.set, Place(None, running.key, running))
             self._begin(running, partial(self._make_coroutine, running, fn, payload), context)
 
-    def _make_coroutine(self, running: _Running, fn: Callable[..., Any], payload: Any) -> Any:
+    def _make_coroutine(self, running: Running, fn: Callable[..., Any], payload: Any) -> Any:
         args, kwargs = self._load(running, payload)
         return fn(*args, **(kwargs or {}))
 
     def _begin(
-        self, running: _Running, make: Callable[[], Awaitable[Any]], context: Context
+        self, running: Running, make: Callable[[], Awaitable[Any]], context: Context
     ) -> None:
         """Run a coroutine on the loop, whose thread this is."""
 
@@ -327,6 +281,8 @@ class Host(Worker):
 
         loop = self._get_loop()
         task = running.task = loop.create_task(run(), context=context)
+        with self._guard:
+            self._tell_pause()
         if not running.set_stop(lambda: loop.call_soon_threadsafe(task.cancel)):
             loop.call_soon(task.cancel)  # once it has begun, or it would not end it
 
@@ -346,7 +302,7 @@ class Host(Worker):
 
     # Ends.
 
-    def _end(self, running: _Running, value: Any, error: BaseException | None) -> None:
+    def _end(self, running: Running, value: Any, error: BaseException | None) -> None:
         if isinstance(error, SystemExit):
             self._exit(error)
         with self._guard:
@@ -354,6 +310,7 @@ class Host(Worker):
             if self._running.pop(key, None) is None:
                 return
             self._timed.pop(key, None)
+            self._tell_pause()
             if running.error is not None:
                 error = running.error
             if error is None and self.nested is not None and self.nested.join(key, value):
@@ -369,7 +326,7 @@ class Host(Worker):
             if failed and self.nested is not None:
                 self.nested.end_badly(key)
 
-    def _send_end(self, key: int, batch: _Batch, result: Any, *, failed: bool) -> None:
+    def _send_end(self, key: int, batch: Batch, result: Any, *, failed: bool) -> None:
         """Send a result, now or with others."""
         outbox = self._outbox
         if not outbox.size:
@@ -379,21 +336,30 @@ class Host(Worker):
         if not self._is_attentive or not self._running or outbox.size > m.FLUSH_BYTES:
             self.flush()
 
-    def _count_ended(self, batch: _Batch) -> None:
+    def _count_ended(self, batch: Batch) -> None:
         batch.left -= 1
         if not batch.left:
             self._dropped += self._shelf.end_message(batch.uses)
 
-    def emit_of(self, running: _Running, item: Any) -> None:
+    def emit_of(self, running: Running, item: Any) -> None:
         """Send an item of a call's stream."""
+        if running.credit <= 0:
+            self._await_credit(running)
         with self._granted:
-            while running.credit <= 0:
-                if running.is_interrupted:  # its coroutine has gone on without this thread
-                    raise CallInterrupted("the stream was closed, or has run out of time")
-                self._granted.wait(0.1)  # a thread that waits for long is not interrupted
             running.credit -= 1
         with self._guard:
             self._send_part(m.YIELD, running.key, item)
+
+    def _await_credit(self, running: Running) -> None:
+        self._count_wait(running, 1)
+        try:
+            with self._granted:
+                while running.credit <= 0:
+                    if running.is_interrupted:  # its coroutine has gone on without this thread
+                        raise CallInterrupted("the stream was closed, or has run out of time")
+                    self._granted.wait(0.1)  # a thread that waits for long is not interrupted
+        finally:
+            self._count_wait(running, -1)
 
     # Time-outs and cancellation.
 
@@ -429,7 +395,7 @@ class Host(Worker):
         running.error = CallInterrupted("the call was cancelled")
         self._interrupt(running)
 
-    def _interrupt(self, running: _Running) -> None:
+    def _interrupt(self, running: Running) -> None:
         if not running.is_interrupted:
             running.ends_at = monotonic() + GRACE_SECONDS
             self._timed[running.key] = running
@@ -437,7 +403,7 @@ class Host(Worker):
             if self.nested is not None:
                 self.nested.rouse()
 
-    def _describe_stack(self, running: _Running) -> str:
+    def _describe_stack(self, running: Running) -> str:
         if running.thread:
             return see_stack(running.thread)
         return _format_awaits(running.task.get_coro()) if running.task is not None else ""
@@ -464,7 +430,7 @@ def _make_executor() -> Any:
     class Executor(ThreadPoolExecutor):
         def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
             post = getattr(args[0], "__self__", None) if args else None
-            if not isinstance(post, _Running):
+            if not isinstance(post, Running):
                 return super().submit(fn, *args, **kwargs)
             future: Future[Any] = Future()
             future.set_running_or_notify_cancel()

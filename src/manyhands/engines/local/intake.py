@@ -98,10 +98,8 @@ class Intake:
             if not nesting.is_used:
                 self._engine.staff.preload()
             nesting.take_function(process, message)
-        elif kind == m.BLOCKED:
-            nesting.take_blocked(process, message[1], message[2])
-        elif kind == m.WAKE:
-            nesting.take_wake(process, message[1])
+        elif kind in (m.BLOCKED, m.WAKE, m.PAUSE):
+            self._take_wait(process, message)
         elif kind == m.CANCEL:
             withdrawn: set[int] = set()
             self._engine.withdraw(set(message[2]), withdrawn, message[3])
@@ -124,6 +122,17 @@ class Intake:
             self._engine.questions.append((process, *message[1:]))
         else:
             self._engine.stages.keep(message[1], nesting.unpack(process, *message[2:]))
+
+    def _take_wait(self, process: WorkerProcess, message: tuple[Any, ...]) -> None:
+        """A call waits for others, or does so no longer."""
+        kind, nesting = message[0], self._engine.nesting
+        worker = self._engine.pool.workers.get(process.number)
+        if kind == m.BLOCKED:
+            nesting.take_blocked(process, message[1], message[2])
+        elif kind == m.WAKE:
+            nesting.take_wake(process, message[1])
+        elif worker is not None:
+            self._engine.pool.pause(worker, is_paused=message[1])
 
     def _start_actor(self, process: WorkerProcess, message: tuple[Any, ...]) -> None:
         """A call starts an actor, which is the session's like any other."""

@@ -22,6 +22,10 @@ _STACK_SECONDS = 0.02
 """How long a worker has to write where it stands, before it is ended."""
 
 
+_AGAIN_SECONDS = 0.005
+"""How soon to tell a worker again that had no room in its socket."""
+
+
 _SOON_SECONDS = 0.05
 """How soon to look at the memory of a call that has a limit."""
 
@@ -33,17 +37,20 @@ class Ending:
     ----------
     error
         What it ends with; None for a call that was cancelled, which nobody waits for.
+    is_told
+        Whether its worker was told to interrupt it; not so where there was no room in its socket.
     is_asked
         Whether its worker was asked where it stands.
     since
         When it was interrupted, or asked.
     """
 
-    __slots__ = ("error", "is_asked", "is_killed", "since")
+    __slots__ = ("error", "is_asked", "is_killed", "is_told", "since")
 
     def __init__(self, error: BaseException | None, since: float) -> None:
         self.error = error
         self.since = since
+        self.is_told = True
         self.is_asked = False
         self.is_killed = False
 
@@ -113,8 +120,8 @@ class Limits:
         ):  # it is about to end as it is, and nobody is to hear of that any more
             ending.error = None
             return
-        self.endings[key] = Ending(None, monotonic())
-        self._interrupt(key, number)
+        self.endings[key] = ending = Ending(None, monotonic())
+        ending.is_told = self._interrupt(key, number)
 
     def drop_cancelled(self) -> None:
         """Calls that were cancelled in a worker's hands, and came back from it, are not sent again."""
@@ -137,12 +144,13 @@ class Limits:
         ending = self.endings[key] = Ending(error if is_wanted else None, monotonic())
         ending.is_killed = True
 
-    def _interrupt(self, key: int, number: int) -> None:
+    def _interrupt(self, key: int, number: int) -> bool:
+        """Have a worker interrupt a call; False where there is no room in its socket."""
         process = self._processes[number]
         if self._pool.workers[number].is_host:
-            self._courier.send(process, (m.STOP, key))
-        else:
-            process.interrupt(key)
+            return self._courier.send(process, (m.STOP, key))
+        process.interrupt(key)
+        return True
 
     def check(self) -> float | None:
         """Interrupt what has run too long, end what does not yield; seconds until the next look, or None."""
@@ -212,9 +220,11 @@ class Limits:
         if not worker.is_host and process.get_current() != key and not ending.is_asked:
             ending.since = now  # it has not begun, or has just ended
             return GRACE_SECONDS / 4
+        if not ending.is_told and self._interrupt(key, worker.number):
+            ending.is_told, ending.since = True, now
         left = ending.since + (_STACK_SECONDS if ending.is_asked else GRACE_SECONDS) - now
         if left > 0:
-            return left
+            return left if ending.is_told else min(left, _AGAIN_SECONDS)
         if not ending.is_asked:
             ending.is_asked, ending.since = True, now
             process.ask_stack()

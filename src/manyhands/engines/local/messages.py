@@ -41,7 +41,7 @@ CANCELLED = 30  # (number, keys) the answer to CANCEL
 STOP = 51  # (key) to a worker that runs several calls: interrupt this one
 DISMISS = 53  # (actor) that is not needed any more, to a worker that has others
 ANSWER = 52  # (number, whether it failed, pickle) to ASK
-ORDERED = 54  # (number, message) one of `IN_ORDER`
+ORDERED = 54  # (number, message) one that keeps its place: see `IN_ORDER`
 
 # Worker to parent.
 READY = 31  # (error payload or None) its initializer has run
@@ -61,12 +61,14 @@ YIELD = 42  # (key, payload, born) one item of a stream
 KEEP = 43  # (actor, payload, born) its state
 JOIN = 44  # (key, key of a call that it made) the one's result is that of the other
 STUCK = 45  # (key, packed error) it was interrupted and does not yield, and others run beside it
+PAUSE = 48  # (whether) all calls that a host is at wait for others, whose are its cpus meanwhile
 ACT = 47  # (actor, key of MADE that makes it, key of MADE that restores it or 0, payload, born, place) to be started
 ASK = 46  # (number, name of a question, pickle of its arguments)
 
 IN_ORDER = frozenset({HEAP, OUTCOMES, ITEMS, GRANT, CANCELLED, STOP, DISMISS, ANSWER})
-"""Messages to a worker that are numbered. The parent may take back what a worker has not read, and sends these again;
-the worker reads on meanwhile, and takes them in by their numbers all the same."""
+"""Messages to a worker that are numbered; FUNCTION and CALLS are, too, where they are an actor's that runs them one by
+one. The parent may take back what a worker has not read, and sends these again; the worker reads on meanwhile, and
+takes them in by their numbers all the same."""
 
 BOXED = "boxed"
 

@@ -94,16 +94,26 @@ class NestedEngine:
             function = self._functions.register(choose_runner(call))
             payload = self._serializer.dump_arguments(call.args, call.kwargs)
             attempt = _Attempt(function, payload, call.options, self.get_running())
-            self._attempts[call.key] = attempt
+            self._enter(call.key, attempt)
             self._send(call.key, attempt)
 
     def resubmit(self, key: int, attempt: _Attempt) -> None:
         with self._worker.waits.guard(), self._lock:
-            self._attempts[key] = attempt
+            self._enter(key, attempt)
             if key in self._cancelling:  # the program may have said already that it will not run
                 self._held_back[key] = attempt
             else:
                 self._send(key, attempt)
+
+    def _enter(self, key: int, attempt: _Attempt) -> None:
+        self._attempts[key] = attempt
+        self._worker.note_outstanding(attempt.parent, 1)
+
+    def _leave(self, key: int) -> _Attempt | None:
+        attempt = self._attempts.pop(key, None)
+        if attempt is not None:
+            self._worker.note_outstanding(attempt.parent, -1)
+        return attempt
 
     def _send(self, key: int, attempt: _Attempt) -> None:
         function = attempt.function
@@ -169,7 +179,7 @@ class NestedEngine:
         with self._worker.waits.guard(), self._lock:
             self._cancelling.difference_update(wanted)
             for key in withdrawn:
-                self._attempts.pop(key, None)
+                self._leave(key)
             for key in wanted:
                 attempt = self._held_back.pop(key, None)
                 if attempt is not None and key not in withdrawn:
@@ -206,7 +216,7 @@ class NestedEngine:
             self._shelf.free(freed)
         results = []
         for index, key in enumerate(keys):
-            attempt = self._attempts.pop(key, None)
+            attempt = self._leave(key)
             value, error = self._open(payloads[index], uses)
             if index in failed and error is None:
                 self._sink.take_failure(key, rebuild_exception(value), attempt)
@@ -275,18 +285,22 @@ class NestedEngine:
             return found
         deadline = None if timeout is None else monotonic() + timeout
         with self._worker.waits.guard() as guard:
-            while not is_done():
-                left = (
-                    _TURN_SECONDS
-                    if deadline is None
-                    else min(_TURN_SECONDS, deadline - monotonic())
-                )
-                if left <= 0 or guard.is_due:
-                    return is_done()
-                if not self._worker.read_beside(left):
-                    with self._change:
-                        if not is_done() and not guard.is_due:
-                            self._change.wait(left)
+            self._worker.note_wait(1)
+            try:
+                while not is_done():
+                    left = (
+                        _TURN_SECONDS
+                        if deadline is None
+                        else min(_TURN_SECONDS, deadline - monotonic())
+                    )
+                    if left <= 0 or guard.is_due:
+                        return is_done()
+                    if not self._worker.read_beside(left):
+                        with self._change:
+                            if not is_done() and not guard.is_due:
+                                self._change.wait(left)
+            finally:
+                self._worker.note_wait(-1)
         return True
 
     def rouse(self) -> None:

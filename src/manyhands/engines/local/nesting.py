@@ -215,7 +215,7 @@ class Nesting:
                 del self._stirred[number]
         return again
 
-    def _post(self, process: WorkerProcess, message: tuple[Any, ...]) -> None:
+    def post(self, process: WorkerProcess, message: tuple[Any, ...]) -> None:
         """Send a message, later if there is no room for it now."""
         home = self._get_home(process.number)
         if home.unsent or not self._courier.send(process, message):
@@ -243,7 +243,7 @@ class Nesting:
 
     def grant(self, process: WorkerProcess, key: int, items: int) -> None:
         """More may come of a stream that runs in a worker, which waits for that perhaps."""
-        self._post(process, (m.GRANT, key, items))
+        self.post(process, (m.GRANT, key, items))
         worker = self._pool.workers.get(process.number)
         if worker is not None and worker.is_blocked and key in worker.inflight:
             self._pool.ask_resume(worker)
@@ -254,7 +254,7 @@ class Nesting:
             message = (m.ANSWER, number, False, dumps(ask(), 5))
         except Exception as error:
             message = (m.ANSWER, number, True, pack_exception(error))
-        self._post(process, message)
+        self.post(process, message)
 
     def tell_cancelled(
         self, process: WorkerProcess, number: int, asked: Iterable[int], withdrawn: set[int]
@@ -271,7 +271,7 @@ class Nesting:
             for key in asked
             if key in withdrawn or (key not in coming and not self._pool.knows(key))
         ]
-        self._post(process, (m.CANCELLED, number, gone))
+        self.post(process, (m.CANCELLED, number, gone))
 
     def list_made_by(self, number: int) -> set[int]:
         """Keys of the calls without an outcome that a worker's calls have made."""

@@ -166,6 +166,8 @@ class StageState:
         What it holds of the capacity as long as it lives.
     holds
         Whether it holds that now.
+    is_paused
+        Whether others have its cpus meanwhile, for all its calls wait.
     limit
         Calls that may be in flight at a time.
     is_light
@@ -193,6 +195,7 @@ class StageState:
         "is_closed",
         "is_host",
         "is_light",
+        "is_paused",
         "is_waiting",
         "lane",
         "limit",
@@ -209,6 +212,7 @@ class StageState:
         self.need = need
         self.devices: tuple[str, ...] = ()
         self.holds = False
+        self.is_paused = False
         self.limit = limit
         self.is_light = is_light
         self.is_host = is_host
@@ -806,8 +810,26 @@ class PoolState:
             if _peek(stage.lane, self._queued) is None:
                 del self._busy_stages[stage.number]
 
+    def pause(self, worker: WorkerState, *, is_paused: bool) -> None:
+        """All calls that a host is at wait for others, whose are its cpus meanwhile; or that is over.
+
+        Then it has its cpus again, beside those that have them now: it does not ask before a call of it goes on. No
+        new call begins until there are enough for all.
+        """
+        for number in worker.stages:
+            stage = self.stages[number]
+            if stage.holds and stage.is_paused != is_paused:
+                stage.is_paused = is_paused
+                if is_paused:
+                    self.capacity.give_cpus(stage.need)
+                else:
+                    self.capacity.take_cpus(stage.need)
+
     def _close_stage(self, stage: StageState) -> None:
         """Its worker has ended: calls to it wait."""
+        if stage.is_paused:
+            stage.is_paused = False
+            self.capacity.take_cpus(stage.need)
         if stage.worker is not None:
             if not stage.worker.is_host:
                 self._unblock(stage.worker)

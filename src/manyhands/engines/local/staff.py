@@ -96,6 +96,7 @@ class Staff:
         settings = self._settings | {
             "is_host": is_host,
             "is_stage": bool(stage),
+            "has_cpus": bool(stage) and self._engine.pool.stages[stage].need.cpu_shares > 0,
             "core": self._choose_core() if not stage else None,
         }
         if number > _MANY:
@@ -359,7 +360,7 @@ class Staff:
             self._engine.pool.disown(worker)
             process.is_orphan = True
             self.hire()
-        self._engine.courier.take_back(process, worker)
+            self._engine.courier.take_back(process, worker)
         try:
             fd = os.pidfd_open(process.pid or 0)
         except OSError:  # it is dead, or never lived

@@ -205,7 +205,11 @@ class Worker:
             self._early[message[1]] = message[2], fds
             while self._turn in self._early:
                 self._turn += 1
-                self.take(*self._early.pop(self._turn - 1))
+                inner, inner_fds = self._early.pop(self._turn - 1)
+                if inner[0] == m.CALLS:  # after all that has come, which they may wait for
+                    self._held.append((inner, inner_fds))
+                else:
+                    self.take(inner, inner_fds)
         elif kind == m.CALLS:
             if message[5]:
                 self._shelf.free(message[5])
@@ -244,6 +248,12 @@ class Worker:
         future = self._joined.pop(key, None)
         if future is not None:
             future.cancel(running=True)
+
+    def note_wait(self, change: int) -> None:
+        """A thread of a call begins to wait for others (1), or goes on (-1): of account where calls run in threads."""
+
+    def note_outstanding(self, key: int, change: int) -> None:
+        """So many more of the calls that a call has made are outstanding: likewise."""
 
     def find_guard(self) -> Interruptible | None:
         """What holds interrupts back from the call that this thread is at, if any is."""

@@ -56,8 +56,11 @@ class FakeProcess:
 class FakeCourier:
     def __init__(self) -> None:
         self.sent: list[tuple[int, tuple[Any, ...]]] = []
+        self.is_full = False
 
     def send(self, process: FakeProcess, message: tuple[Any, ...]) -> bool:
+        if self.is_full:
+            return False
         self.sent.append((process.number, message))
         return True
 
@@ -290,6 +293,38 @@ def test_workers_that_run_calls_beside_each_other_see_to_time_themselves(house: 
     assert house.courier.sent == [(3, (m.STOP, 1))]
     assert house.processes[3].forbidden == [1], "it may not have begun"
     assert house.processes[3].interrupts == []
+
+
+def test_a_worker_whose_socket_is_full_is_told_at_the_next_look(house: House) -> None:
+    house.pool.add_stage(StageState(7, make_need(cpus=0), 9, is_light=False, is_host=True))
+    house.pool.add_worker(3, is_host=True, stage=7)
+    process = house.processes[3] = FakeProcess(3)
+    house.send(1, stage=7)
+    house.courier.is_full = True
+    house.limits.cancel(1, 3)
+    pause = house.check()
+    assert pause is not None and pause < 0.1
+    house.now += GRACE_SECONDS * 0.9
+    house.courier.is_full = False
+    assert house.check() == GRACE_SECONDS, "from here on it has time to end"
+    assert house.courier.sent == [(3, (m.STOP, 1))]
+    house.now += GRACE_SECONDS * 0.9
+    house.check()
+    assert house.courier.sent == [(3, (m.STOP, 1))]
+    assert (process.stacks, process.kills) == (0, 0)
+
+
+def test_a_worker_that_cannot_be_told_is_ended_in_the_end(house: House) -> None:
+    house.pool.add_stage(StageState(7, make_need(cpus=0), 9, is_light=False, is_host=True))
+    house.pool.add_worker(3, is_host=True, stage=7)
+    process = house.processes[3] = FakeProcess(3)
+    house.send(1, stage=7)
+    house.courier.is_full = True
+    house.limits.cancel(1, 3)
+    for _ in range(3):
+        house.now += GRACE_SECONDS
+        house.check()
+    assert (process.stacks, process.kills) == (1, 1)
 
 
 def test_one_that_cannot_see_to_it_is_ended_in_the_end(house: House) -> None:

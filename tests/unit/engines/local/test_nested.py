@@ -28,10 +28,14 @@ class FakeWorker:
         self.channel = self
         self.sent: list[tuple[Any, ...]] = []
         self.withdrawn: list[int] = []
+        self.outstanding = 0
         self.meanwhile: Callable[[], None] = lambda: None
 
     def send(self, message: tuple[Any, ...]) -> None:
         self.sent.append(message)
+
+    def note_outstanding(self, key: int, change: int) -> None:
+        self.outstanding += change
 
     def await_answer(self, is_there: Callable[[], bool], change: Any) -> None:
         self.meanwhile()

@@ -863,6 +863,56 @@ def place(pool: PoolState, hosts: int = 2) -> list[int]:
     return placed
 
 
+def make_host(pool: PoolState) -> WorkerState:
+    """An actor that holds a cpu and runs calls beside each other, two of which it is at; its worker."""
+    stage = add_stage(pool, 7, need=ONE_CPU, limit=4, is_host=True)
+    place(pool)
+    add(pool, 1, 2, stage=7)
+    plan(pool)
+    host = stage.worker
+    assert host is not None and list(host.inflight) == [1, 2]
+    return host
+
+
+def test_a_host_whose_calls_all_wait_gives_its_cpus_up_and_has_them_again_at_once() -> None:
+    pool = make_pool(1, Capacity(1))
+    host = make_host(pool)
+    add(pool, 3, depth=1)
+    assert send(pool) == []
+    pool.pause(host, is_paused=True)
+    pool.pause(host, is_paused=True)
+    assert plan(pool) == [(1, [3])]
+    pool.pause(host, is_paused=False)
+    pool.validate()
+    finish_all(pool, pool.workers[1])
+    add(pool, 4)
+    assert send(pool) == [], "the host has the cpu"
+    pool.validate()
+
+
+def test_a_host_that_gave_its_cpus_up_is_sent_calls_all_the_same() -> None:
+    pool = make_pool(1, Capacity(1))
+    host = make_host(pool)
+    pool.pause(host, is_paused=True)
+    add(pool, 3, stage=7)
+    assert plan(pool) == [(host.number, [3])]
+
+
+def test_a_host_that_ends_while_others_have_its_cpus_takes_nothing_with_it() -> None:
+    pool = make_pool(1, Capacity(1))
+    host = make_host(pool)
+    pool.pause(host, is_paused=True)
+    pool.lose(host, [1, 2])
+    pool.validate()
+    add(pool, 3)
+    assert send(pool) == [3]
+    pool.stages[7].is_waiting = True
+    assert place(pool) == [], "the cpu is taken"
+    finish_all(pool, pool.workers[1])
+    assert place(pool) == [7]
+    pool.validate()
+
+
 def test_an_actor_is_made_before_its_calls_run() -> None:
     pool = make_pool(1)
     stage = add_stage(pool, 7, making=1)
@@ -1362,6 +1412,12 @@ class NeedyMachine(RuleBasedStateMachine):
         for resumed in self.pool.resume():
             assert not resumed.is_blocked and resumed.inflight
 
+    @rule(data=st.data(), is_paused=st.booleans())
+    def pause(self, data: st.DataObject, is_paused: bool) -> None:
+        worker = self.draw_busy(data)
+        if worker is not None and worker.is_host:
+            self.pool.pause(worker, is_paused=is_paused)
+
     @rule(data=st.data())
     def set_aside(self, data: st.DataObject) -> None:
         worker = self.draw_busy(data)
@@ -1472,7 +1528,9 @@ class NeedyMachine(RuleBasedStateMachine):
         licences = sum(amount for need in held for _, amount in need.named)
         assert capacity.fits(make_need(cpus=0, resources={"licence": 1})) == (licences == 0)
         computing = [w.need for w in self.pool.crew.values() if w.need and not w.is_blocked]
-        computing += [stage.need for stage in self.pool.stages.values() if stage.holds]
+        computing += [
+            stage.need for stage in self.pool.stages.values() if stage.holds and not stage.is_paused
+        ]
         assert capacity.fits(make_need(cpus=2)) == (sum(need.cpus for need in computing) == 0)
 
     def teardown(self) -> None:
