@@ -162,10 +162,14 @@ class SimulatedTimers:
         here.world.call_later(seconds, fn)
 
 
+_NEAR_SECONDS, _FAR_SECONDS = 0.25, 2.0
+"""Between looks at memory, where a call has a limit, and where none has."""
+
+
 class SimulatedMemoryWatch:
     """Stands for `memory_watch.MemoryWatch`: greedy calls are past their limits at the second look."""
 
-    pause = 0.25
+    pause = _FAR_SECONDS
 
     def __init__(self) -> None:
         self._seen: dict[int, int] = {}
@@ -178,7 +182,10 @@ class SimulatedMemoryWatch:
 
     def look(self, workers: Sequence[WorkerMemory], now: float) -> Verdict | None:
         """The greediest call."""
+        self.pause = _FAR_SECONDS
         for worker in workers:
+            if worker.limit:
+                self.pause = _NEAR_SECONDS
             if not worker.key or not here.world.is_greedy(worker.key):
                 continue
             looks = self._seen[worker.key] = self._seen.get(worker.key, 0) + 1

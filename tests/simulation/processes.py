@@ -47,11 +47,9 @@ class ParentEnd:
         """Its number."""
         return self.fd
 
-    def is_readable(self) -> bool:
+    def has_message(self) -> bool:
         """Whether `receive` gives something, or the end."""
         return bool(self.incoming) or self.is_ended
-
-    has_message = is_readable
 
     def send(self, message: tuple[Any, ...], _fds: object = (), *, wait: bool = True) -> bool:
         """Send a message; False where there is no room."""
@@ -143,10 +141,6 @@ class SimulatedTemplate:
         process = SimulatedProcess(self, number, settings)
         self.births.append(process)
         return process
-
-    def is_enabled(self) -> bool:
-        """Whether there is anything to do."""
-        return not self.is_dead and bool(self.births or self.ends)
 
     def step(self) -> None:
         """Fork, or tell of an end, whichever comes."""
@@ -287,7 +281,7 @@ class SimulatedProcess:
 
 def has_ended(fd: int, seconds: float = 0.0) -> bool:
     """Stands for `process.has_ended`."""
-    return fd in here.world.sources and bool(here.world.sources[fd].is_readable())
+    return fd in here.world.sources and bool(here.world.sources[fd].is_ended)
 
 
 class SimulatedDriver:
@@ -371,7 +365,7 @@ class SimulatedDriver:
         if self.is_nudged or (self.again_at is not None and self.again_at <= self.world.now):
             return True
         for source in self._sources.values():
-            if source.is_readable():
+            if source.incoming or source.is_ended:
                 return True
         return False
 
@@ -401,7 +395,7 @@ class SimulatedDriver:
         self._plan_rest()
 
     def _list_ready(self) -> list[int]:
-        ready = [fd for fd, source in self._sources.items() if source.is_readable()]
+        ready = [fd for fd, one in self._sources.items() if one.incoming or one.is_ended]
         if len(ready) > 1:
             self.world.shuffle(ready)
         return ready

@@ -124,14 +124,7 @@ class SimulatedWorker(Turns):
         kind = message[0]
         if kind == m.ORDERED:
             self._early[message[1]] = message[2]
-            while self._turn in self._early:
-                self._turn += 1
-                inner = self._early.pop(self._turn - 1)
-                if inner[0] == m.CALLS:
-                    self.world.note_read(inner[1])
-                    self._held.append(inner)
-                else:
-                    yield from self.take(inner)
+            yield from self._take_early()
         elif kind == m.CALLS:
             _, keys, functions, payloads, _, _, extras = message
             self.world.note_read(keys)
@@ -157,6 +150,17 @@ class SimulatedWorker(Turns):
             if kind == m.OUTCOMES and message[6]:
                 self._may_go_on = True
                 self.world.account.note_going_on(self)
+
+    def _take_early(self) -> Steps:
+        """Take in those of the numbered messages whose turn it is; calls come after all that they may wait for."""
+        while self._turn in self._early:
+            self._turn += 1
+            inner = self._early.pop(self._turn - 1)
+            if inner[0] == m.CALLS:
+                self.world.note_read(inner[1])
+                self._held.append(inner)
+            else:
+                yield from self.take(inner)
 
     def take_beside(self, message: tuple[Any, ...]) -> Steps:
         """The same while a call waits: others cannot begin here."""

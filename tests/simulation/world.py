@@ -49,10 +49,13 @@ MOST_STEPS = 20_000
 class _PidSource:
     """What the file descriptor of a process tells: whether it has ended."""
 
+    incoming = ()
+
     def __init__(self, process: SimulatedProcess) -> None:
         self._process = process
 
-    def is_readable(self) -> bool:
+    @property
+    def is_ended(self) -> bool:
         worker = self._process.worker
         return worker is not None and not worker.is_alive
 
@@ -109,6 +112,7 @@ class World:
         here.worker = None
         self.program = Program(self)
         self.session = self.program.open_session()
+        self._drive = self.driver.step
         self.engine = self.session._engine._engine
         self.pool = self.engine.pool
         self._watch_order()
@@ -359,7 +363,7 @@ class World:
         moves = self._list_moves()
         if moves and not (self._leaps and self.random() < self._leaps):
             move = moves[int(self.random() * len(moves))]
-            if move != self.driver.step:
+            if move is not self._drive:
                 self._active_at = self.now
             move()
             return True
@@ -369,20 +373,21 @@ class World:
         moves: list[Callable[[], object]] = []
         if self.program.left and self.random() < self._haste:
             moves.append(self.program.act)
+        now = self.now
         for worker in self.workers:
-            if worker.is_enabled():
+            if worker.until <= now or worker.is_enabled():  # the one says it all, mostly
                 moves.append(worker.step)
         for template in self.templates:
-            if template.is_enabled():
+            if (template.births or template.ends) and not template.is_dead:
                 moves.append(template.step)
-        if self._timers and self._timers[0][0] <= self.now:
+        if self._timers and self._timers[0][0] <= now:
             moves.append(self._fire)
         if moves and self._slowness and self.random() < self._slowness:
             return moves
         driver = self.driver
         if driver.is_enabled():
-            moves.append(driver.step)
-        elif driver.rest_at is not None and driver.rest_at <= self.now:
+            moves.append(self._drive)
+        elif driver.rest_at is not None and driver.rest_at <= now:
             moves.append(driver.rest)
         return moves
 
@@ -407,7 +412,7 @@ class World:
 
     def jostle(self) -> None:
         """While the parent is at something, others go on: its other threads, and workers."""
-        if not self._jostling or here.worker is not None or not self.toss(self._jostling):
+        if not self._jostling or here.worker is not None or self.random() >= self._jostling:
             return
         enabled = [worker for worker in self.workers if worker.is_enabled()]
         if enabled:
@@ -437,7 +442,7 @@ class World:
         life = self.session._ledger._life
         if life is not None:
             life.validate()
-        if self.is_closing:
+        if self.is_closing or not self.account.outstanding:
             return
         forgotten = self.account.outstanding.difference(self.pool._queued)
         for worker in self.pool.workers.values():

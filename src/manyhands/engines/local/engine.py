@@ -254,13 +254,13 @@ class LocalEngine:
         if self.nesting.is_used:
             again = self.nesting.deliver()
             self.staff.dismiss_closing()
-        if self.limits.endings:
-            self.limits.drop_cancelled()
         if pool.has_queued():
             if not pool.count_busy() and self.staff.template.channel.has_message():
                 self.staff.take_news()  # what befell workers that idled, before they are sent anything
             if pool.has_urgent():
                 self._take_back_ahead()
+            if self.limits.endings:
+                self.limits.drop_cancelled()  # also of those that have just come back
             self._send_all()
             while pool.wants_worker() and self.staff.hire_more():
                 self._send_all()

@@ -10,7 +10,7 @@ import traceback
 from collections import deque
 from contextvars import copy_context
 from functools import partial
-from time import monotonic
+from time import monotonic, perf_counter
 
 from manyhands.core import place
 from manyhands.core.acting import is_coroutine_function
@@ -86,6 +86,8 @@ class Host(Worker):
                 with self._guard:
                     self._is_attentive = True
                     self.take(*received)
+                    if perf_counter() - self._outbox.sent_at > _HOLD_SECONDS:
+                        self.flush()  # messages may come and come
 
     def take(self, message: tuple[Any, ...], fds: tuple[int, ...]) -> None:
         kind = message[0]

@@ -210,6 +210,10 @@ class Limits:
         worker = self._pool.find(key)
         process = self._processes.get(worker.number) if worker is not None else None
         if worker is None or process is None:
+            if ending.error is None and self._pool.knows(key):
+                return (
+                    _AGAIN_SECONDS  # it has come back from its worker, and is about to be dropped
+                )
             del self.endings[key]
             return None
         if ending.is_killed:

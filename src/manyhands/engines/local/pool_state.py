@@ -871,19 +871,23 @@ class PoolState:
             waiting += lane.entries
         for stage in self.stages.values():
             waiting += stage.lane
-        keys = [entry.key for entry in waiting if entry.key in self._queued]
-        assert self._queued.keys() == set(keys)
+        queued = self._queued
+        keys = [entry.key for entry in waiting if entry.key in queued]
+        assert queued.keys() == set(keys)
+        with_stages = dict.fromkeys(self.stages, 0)
         for worker in self.workers.values():
-            if worker.inflight or worker.joined:
-                keys += worker.inflight
-                keys += worker.joined
-                assert [entry.key for entry in worker.inflight.values()] == list(worker.inflight)
+            inflight = worker.inflight
+            for key, entry in inflight.items():
+                assert entry.key == key
+                if worker.stages:
+                    with_stages[entry.stage] = with_stages.get(entry.stage, 0) + 1
+            keys += inflight
+            keys += worker.joined
             if worker.number in self.crew:
-                assert (worker.need is not None) == bool(worker.inflight), worker.number
+                assert (worker.need is not None) == bool(inflight), worker.number
         assert len(keys) == len(set(keys)), keys
         for stage in self.stages.values():
-            with_it = [] if stage.worker is None else stage.worker.inflight.values()
-            assert stage.inflight == sum(e.stage == stage.number for e in with_it), stage.number
+            assert stage.inflight == with_stages[stage.number], stage.number
         self.capacity.validate()
 
     def _count_room(self, worker: WorkerState, head: Entry) -> int:

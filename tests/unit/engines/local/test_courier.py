@@ -45,6 +45,7 @@ def send_to_actor(*keys: int) -> tuple[PoolState, Courier, FakeProcess]:
     process = FakeProcess(3)
     courier = Courier(pool, {3: process}, None, LateStore(None))  # type: ignore[dict-item, arg-type]
     function = Function(1, "simulate", b"")
+    function.seconds = 1e-6  # so many are sent ahead
     for key in keys:
         pool.enqueue(Entry(key, function, b"%d" % key, stage=7))
         for _, entries in pool.plan():

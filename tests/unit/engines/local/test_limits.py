@@ -345,6 +345,17 @@ def test_one_that_cannot_see_to_it_is_ended_in_the_end(house: House) -> None:
 # Cancellation.
 
 
+def test_a_cancelled_call_that_comes_back_from_its_worker_is_not_sent_again(house: House) -> None:
+    worker = house.send(1)
+    house.limits.cancel(1, worker.number)
+    house.pool.give_back(worker, [1])
+    assert house.check() is not None, "somebody has to drop it"
+    house.limits.drop_cancelled()
+    assert house.pool.list_queued() == []
+    assert house.check() is None
+    assert house.processes[worker.number].forbidden == []
+
+
 def test_a_cancelled_call_is_interrupted_and_has_no_error(house: House) -> None:
     worker = house.send(1)
     process = house.begin(worker, 1)
