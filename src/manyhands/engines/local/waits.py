@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from manyhands.engines.local.worker import Worker
 
 
+_TAKING_SECONDS = 0.001
+"""How often a thread that waits looks whether what another one has read is taken in."""
+
+
 class _RousedError(Exception):
     """Ends the sleep of a call that is interrupted while it waits."""
 
@@ -36,10 +40,13 @@ class Waits:
     ----------
     seconds : float
         That the call has waited so far.
+    is_waiting : bool
+        Whether it waits, and so reads what comes.
     """
 
     def __init__(self, worker: Worker) -> None:
         self.seconds = 0.0
+        self.is_waiting = False
         self._worker = worker
         self._main = get_ident()
         self._poll = select.poll()
@@ -105,9 +112,11 @@ class Waits:
                 return True
             begin = perf_counter()
             deadline = None if timeout is None else begin + timeout
+            outer, self.is_waiting = self.is_waiting, True
             try:
                 return self._wait(is_done, deadline, key)
             finally:
+                self.is_waiting = outer
                 self.seconds += perf_counter() - begin
 
     def _wait(self, is_done: Callable[[], bool], deadline: float | None, key: int) -> bool:
@@ -140,34 +149,43 @@ class Waits:
 
         It has to end when a message comes.
         """
-        worker = self._worker
-        found = None
         with self:
             begin = perf_counter()
-            worker.flush()
-            self._may_go_on = False
-            worker.channel.send((m.BLOCKED, worker.give_up_waiting(), 0))
+            outer, self.is_waiting = self.is_waiting, True
             try:
-                self._is_asleep = True
-                if not self._is_interrupted:
-                    found = sleep()
-            except _RousedError:
-                pass
+                return self._lend(sleep)
             finally:
-                self._is_asleep = False
+                self.is_waiting = outer
+                self.seconds += perf_counter() - begin
+
+    def _lend(self, sleep: Callable[[], Any]) -> Any:
+        worker = self._worker
+        worker.flush()
+        self._may_go_on = False
+        worker.channel.send((m.BLOCKED, worker.give_up_waiting(), 0))
+        found = None
+        try:
+            self._is_asleep = True
+            if not self._is_interrupted and not worker.taking:
+                found = sleep()
+        except _RousedError:
+            pass
+        finally:
+            self._is_asleep = False
+        self.take_in()
+        if (
+            not self._may_go_on
+        ):  # it was no result that ended it, so it cannot be made to wait for cpus
+            worker.channel.send((m.WAKE, True))
+        while not self._may_go_on:
+            self._sleep(None, is_awake=True)
             self.take_in()
-            if (
-                not self._may_go_on
-            ):  # it was no result that ended it, so it cannot be made to wait for cpus
-                worker.channel.send((m.WAKE, True))
-            while not self._may_go_on:
-                self._sleep(None, is_awake=True)
-                self.take_in()
-            self.seconds += perf_counter() - begin
         return found
 
     def _sleep(self, deadline: float | None, *, is_awake: bool) -> None:
         left = None if deadline is None else max(0.0, deadline - perf_counter())
+        if self._worker.taking:  # what another thread has read may be what is waited for
+            left = _TAKING_SECONDS if left is None else min(left, _TAKING_SECONDS)
         try:
             self._is_asleep = True
             # An interrupt that came before this line has roused nobody; the parent is told of it in the next round.

@@ -135,6 +135,8 @@ class Worker:
         How many there have been.
     reading
         Held by the thread that reads a message.
+    taking : int
+        Messages that other threads than the main one have read and are taking in.
     """
 
     is_alone = True  # see `manyhands.core.roles.Post`
@@ -154,6 +156,7 @@ class Worker:
         self._joined: dict[int, Any] = {}  # futures whose results are those of calls that ran here
         self._main = get_ident()
         self.reading = allocate_lock()
+        self.taking = 0
         self.lock = RLock()  # of what threads that calls have started share with this one
         place.putter = self._shelf
         place.post = self
@@ -345,7 +348,7 @@ class Worker:
 
     def read_beside(self, seconds: float) -> bool:
         """In a thread that a call has started: take messages in while nobody else does; whether any came."""
-        if not self._is_in_call:
+        if not self._is_in_call or self.waits.is_waiting:
             return False
         poll = select.poll()  # the others' are in use
         poll.register(self._channel.fileno(), select.POLLIN)
@@ -353,12 +356,19 @@ class Worker:
             return True
         if not self.reading.acquire(blocking=False):
             return False
-        try:  # what comes after the call's end is not for us
-            received = self._channel.receive(wait=False) if self._is_in_call else None
+        received = None
+        try:
+            if self._is_in_call and not self.waits.is_waiting:  # else it is for the main thread
+                received = self._channel.receive(wait=False)
+                self.taking += received is not None
         finally:
             self.reading.release()
         if received is not None:
-            self.take_beside(*received)
+            try:
+                self.take_beside(*received)
+            finally:
+                with self.reading:
+                    self.taking -= 1
         return True
 
     def join(self, key: int, future: Any) -> None:

@@ -35,6 +35,7 @@ class FakeWorker:
         self.waiting: list[int] = []
         self.flushed = 0
         self.reading = threading.Lock()
+        self.taking = 0
         self.waits = Waits(self)  # type: ignore[arg-type]
 
     def fileno(self) -> int:
