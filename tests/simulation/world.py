@@ -387,7 +387,7 @@ class World:
         driver = self.driver
         if driver.is_enabled():
             moves.append(self._drive)
-        elif driver.rest_at is not None and driver.rest_at <= now:
+        elif not driver.is_closed and driver.rest_at is not None and driver.rest_at <= now:
             moves.append(driver.rest)
         return moves
 
