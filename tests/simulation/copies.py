@@ -35,7 +35,11 @@ def get_family() -> Family:
                 "manyhands.core.stream",
                 "manyhands.engines.local.",
             },
-            {"manyhands.engines.local.pool_state", "manyhands.engines.local.messages"},
+            {
+                "manyhands.engines.local.pool_parts",
+                "manyhands.engines.local.pool_state",
+                "manyhands.engines.local.messages",
+            },
             outside,
         )
     return _family

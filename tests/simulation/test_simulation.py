@@ -10,7 +10,8 @@ import pytest
 
 from manyhands.core.lifecycle import Lifecycle
 from manyhands.core.resources import Capacity
-from manyhands.engines.local.pool_state import PoolState, WorkerState
+from manyhands.engines.local.pool_parts import WorkerState
+from manyhands.engines.local.pool_state import PoolState
 from tests.simulation.history import (
     SimulationError,
     run_histories,

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from manyhands.core.functions import Function, FunctionTable
-    from manyhands.engines.local.pool_state import Entry, PoolState, WorkerState
+    from manyhands.engines.local.pool_parts import Entry, WorkerState
+    from manyhands.engines.local.pool_state import PoolState
     from manyhands.engines.local.process import WorkerProcess
     from manyhands.engines.local.store import Load, Store
 

@@ -31,7 +31,8 @@ from manyhands.engines.local.echo import list_log_levels, warn, write
 from manyhands.engines.local.intake import Intake
 from manyhands.engines.local.limits import Limits
 from manyhands.engines.local.nesting import Nesting
-from manyhands.engines.local.pool_state import Entry, PoolState
+from manyhands.engines.local.pool_parts import Entry
+from manyhands.engines.local.pool_state import PoolState
 from manyhands.engines.local.staff import Staff
 from manyhands.engines.local.stages import LOOP_STAGE, Stages
 from manyhands.errors import (
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     from manyhands.core.model import ActorPlace, Call, EngineConfig, MemoryFacts
     from manyhands.core.refs import Ref
     from manyhands.core.resources import Need
-    from manyhands.engines.local.pool_state import WorkerState
+    from manyhands.engines.local.pool_parts import WorkerState
     from manyhands.engines.local.process import WorkerProcess
     from manyhands.engines.local.store import Store
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from manyhands.core.parcels import Payload
     from manyhands.engines.local.engine import LocalEngine
     from manyhands.engines.local.limits import Ending
-    from manyhands.engines.local.pool_state import Entry, WorkerState
+    from manyhands.engines.local.pool_parts import Entry, WorkerState
     from manyhands.engines.local.process import WorkerProcess
 
 _ENTRY_SIZE = calcsize(m.JOURNAL_ENTRY)

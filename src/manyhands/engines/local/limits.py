@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from manyhands.engines.local.courier import Courier
     from manyhands.engines.local.memory_watch import MemoryWatch
-    from manyhands.engines.local.pool_state import Entry, PoolState, WorkerState
+    from manyhands.engines.local.pool_parts import Entry, WorkerState
+    from manyhands.engines.local.pool_state import PoolState
     from manyhands.engines.local.process import WorkerProcess
 
 _STACK_SECONDS = 0.02

@@ -9,7 +9,7 @@ from manyhands.core.exceptions import pack_exception
 from manyhands.core.model import DEFAULT_OPTIONS, CallOptions
 from manyhands.core.parcels import measure
 from manyhands.engines.local import messages as m
-from manyhands.engines.local.pool_state import Entry
+from manyhands.engines.local.pool_parts import Entry
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from manyhands.engines.local.engine import LocalEngine
-    from manyhands.engines.local.pool_state import Entry, WorkerState
+    from manyhands.engines.local.pool_parts import Entry, WorkerState
 
 _STILLBIRTHS = 3
 """Workers in a row that end before they are ready, after which no more are started."""

@@ -7,7 +7,8 @@ from manyhands.core.afterlife import renew
 from manyhands.core.model import ActorPlace, CallOptions
 from manyhands.core.parcels import PlainInput
 from manyhands.core.resources import make_need
-from manyhands.engines.local.pool_state import AHEAD_ON_STAGE, Entry, StageState
+from manyhands.engines.local.pool_parts import Entry, StageState
+from manyhands.engines.local.pool_state import AHEAD_ON_STAGE
 from manyhands.errors import ActorDiedError, InvalidArgumentError
 
 TYPE_CHECKING = False

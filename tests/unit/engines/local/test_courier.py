@@ -7,7 +7,8 @@ from manyhands.core.functions import Function
 from manyhands.core.resources import Capacity, make_need
 from manyhands.engines.local import messages as m
 from manyhands.engines.local.courier import Courier, LateStore
-from manyhands.engines.local.pool_state import Entry, PoolState, StageState
+from manyhands.engines.local.pool_parts import Entry, StageState
+from manyhands.engines.local.pool_state import PoolState
 
 
 class FakeProcess:

@@ -13,7 +13,8 @@ from manyhands.engines.local import limits as limits_module
 from manyhands.engines.local import messages as m
 from manyhands.engines.local.limits import Limits
 from manyhands.engines.local.memory_watch import MachineMemory, Verdict, WorkerMemory
-from manyhands.engines.local.pool_state import Entry, PoolState, StageState, WorkerState
+from manyhands.engines.local.pool_parts import Entry, StageState, WorkerState
+from manyhands.engines.local.pool_state import PoolState
 from manyhands.errors import CallInterrupted, CallTimeoutError, OutOfMemoryError
 
 

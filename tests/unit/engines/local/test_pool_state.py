@@ -13,7 +13,8 @@ from manyhands.core.resources import ONE_CPU, Capacity, Need, make_need
 from manyhands.core.serialize import INLINE_BYTES
 from manyhands.engines.local import pool_state
 from manyhands.engines.local.channel import _MAX_FDS, MAX_FRAME
-from manyhands.engines.local.pool_state import Entry, PoolState, StageState, WorkerState
+from manyhands.engines.local.pool_parts import Entry, StageState, WorkerState
+from manyhands.engines.local.pool_state import PoolState
 
 
 def make_function(seconds: float | None, key: int = 1) -> Function:
