@@ -19,12 +19,12 @@ _set_handler = _signal.signal
 class HeldInterrupts:
     """Holds SIGINT back in the main thread between `hold` and `release`; elsewhere it does nothing.
 
-    While `is_waiting` is set nothing is held back, because nothing can be torn: a wait then ends with
+    Between `begin_wait` and `end_wait` nothing is held back, because nothing can be torn: a wait then ends with
     KeyboardInterrupt at once. Whatever handler was in force is called in the end, and stays in force.
     """
 
     def __init__(self) -> None:
-        self.is_waiting = False
+        self._is_waiting = False
         self._previous: Any = None
         self._pending: tuple[int, FrameType | None] | None = None
         self._main = threading.main_thread().ident
@@ -48,8 +48,22 @@ class HeldInterrupts:
         if pending is not None:
             previous(*pending)
 
+    def begin_wait(self) -> None:
+        """Let an interrupt happen when it comes, and at once where it has come already: the wait may be long."""
+        if self._previous is None or threading.get_ident() != self._main:
+            return
+        self._is_waiting = True
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            self._previous(*pending)
+
+    def end_wait(self) -> None:
+        """Hold interrupts back again."""
+        if threading.get_ident() == self._main:
+            self._is_waiting = False
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.is_waiting:
+        if self._is_waiting:
             self._previous(number, frame)
         else:
             self._pending = (number, frame)

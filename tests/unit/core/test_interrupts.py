@@ -69,10 +69,35 @@ def test_an_interrupt_is_told_once(handler: Recorder) -> None:
 def test_a_wait_is_interrupted_at_once(handler: Recorder) -> None:
     held = HeldInterrupts()
     held.hold()
-    held.is_waiting = True
+    held.begin_wait()
     signal.raise_signal(signal.SIGINT)
     assert handler.calls == [signal.SIGINT]
-    held.is_waiting = False
+    held.end_wait()
+    held.release()
+    assert handler.calls == [signal.SIGINT]
+
+
+def test_what_came_before_a_wait_happens_as_it_begins(handler: Recorder) -> None:
+    held = HeldInterrupts()
+    held.hold()
+    signal.raise_signal(signal.SIGINT)
+    held.begin_wait()
+    assert handler.calls == [signal.SIGINT]
+    held.end_wait()
+    signal.raise_signal(signal.SIGINT)
+    assert handler.calls == [signal.SIGINT]  # it is held back again
+    held.release()
+    assert handler.calls == [signal.SIGINT] * 2
+
+
+def test_a_wait_of_another_thread_lets_nothing_happen_here(handler: Recorder) -> None:
+    held = HeldInterrupts()
+    held.hold()
+    thread = threading.Thread(target=held.begin_wait)
+    thread.start()
+    thread.join()
+    signal.raise_signal(signal.SIGINT)
+    assert handler.calls == []
     held.release()
     assert handler.calls == [signal.SIGINT]
 

@@ -274,9 +274,8 @@ class Driver:
 
     def _wait(self, timeout: float | None) -> list[tuple[int, int]]:
         """What has come, after at most `timeout` seconds."""
-        interrupts = self._interrupts
-        interrupts.is_waiting = True
         try:
+            self._interrupts.begin_wait()
             if timeout == 0:
                 return self._poll.poll(0)
             nap = self._steps.estimate_slack()
@@ -286,7 +285,7 @@ class Driver:
                 return events
             return self._poll.poll(None if timeout is None else min(timeout, LONGEST_SECONDS))
         finally:
-            interrupts.is_waiting = False
+            self._interrupts.end_wait()
 
     def _watch(self) -> list[tuple[int, int]]:
         """What has come within a moment, without sleeping: being woken takes 10 to 100 µs, more than a call."""
