@@ -20,6 +20,7 @@ class FakeSteps:
     def __init__(self) -> None:
         self.reading, self.writing = os.pipe()
         self.queued = 0
+        self.lock = threading.Lock()  # of that, which several threads count
         self.sent = 0
         self.came = 0
         self.delivered = 0
@@ -39,7 +40,8 @@ class FakeSteps:
             failure, self.failure = self.failure, None
             raise failure
         while self.queued:
-            self.queued -= 1
+            with self.lock:
+                self.queued -= 1
             self.sent += 1
             if self.answers:
                 self.answer()
@@ -93,7 +95,8 @@ def driver(steps: FakeSteps, monkeypatch: pytest.MonkeyPatch) -> Iterator[Driver
 
 def submit(driver: Driver, steps: FakeSteps, calls: int = 1) -> None:
     for _ in range(calls):
-        steps.queued += 1
+        with steps.lock:
+            steps.queued += 1
         steps.busy = True
         driver.nudge()
 
