@@ -228,7 +228,8 @@ def the_calls_of_a_cancelled_call_are_cancelled(open_session: OpenSession) -> No
         _await_mark(folder, "parent-ended", 2)
         check_equal(session.map(work.square, range(50)), [x * x for x in range(50)])
         began = work.Mark(folder).count("spin-began")
-        wait_for(lambda: work.Mark(folder).count("spin-ended") == began, "all that began ended")
+        # One that was interrupted as it was about to note that it began noted its end alone.
+        wait_for(lambda: work.Mark(folder).count("spin-ended") >= began, "all that began ended")
         check(began <= 3, f"{began} of the calls began, and there are two workers")
 
 

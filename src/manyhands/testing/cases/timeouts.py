@@ -235,7 +235,7 @@ def a_call_that_waits_runs_out_of_time(open_session: OpenSession) -> None:
         error = mh.task(_wait_for_spin, timeout=2 * _SHORT).submit(str(folder)).exception(LIMIT)
         check(isinstance(error, mh.CallTimeoutError), f"found {error!r}")
         mark = work.Mark(folder)
-        wait_for(lambda: mark.count("spin-ended") == mark.count("spin-began"), "its call ended")
+        wait_for(lambda: mark.count("spin-ended") >= mark.count("spin-began"), "its call ended")
         check_equal(session.map(work.square, range(50)), [x * x for x in range(50)])
 
 

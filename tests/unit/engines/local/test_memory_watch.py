@@ -3,8 +3,11 @@
 import mmap
 import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 from hypothesis import given
@@ -577,22 +580,38 @@ def test_another_process_of_the_same_number_starts_anew(
 # --- the real system --------------------------------------------------------------------
 
 
-def test_this_process_is_measured() -> None:
+GROWING = """
+import sys
+print("began", flush=True)
+sys.stdin.readline()
+block = b"x" * (100 << 20)
+print("grew", flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_a_process_is_measured() -> None:
     watch = MemoryWatch(reserve=1)
-    try:
-        watch.begin(1, os.getpid(), 7)
-        first, second = (WorkerMemory(1, os.getpid(), 7, "f") for _ in range(2))
-        watch.look([first], 0.0)
-        block = b"x" * (100 * MIB)
-        watch.look([second], 1.0)
-        # What else is in this process may give memory back meanwhile.
-        assert second.own - first.own > 60 * MIB
-        assert second.taken > 60 * MIB
-        third = WorkerMemory(1, os.getpid(), 7, "f", 50 * MIB)
-        assert look(watch, 2.0, third) == 1
-        del block
-    finally:
-        watch.close()
+    # Another process than this one, whose allocator may give old memory back meanwhile.
+    with subprocess.Popen(
+        [sys.executable, "-S", "-c", GROWING], text=True, stdin=PIPE, stdout=PIPE
+    ) as process:
+        try:
+            assert process.stdin and process.stdout
+            assert process.stdout.readline() == "began\n"
+            watch.begin(1, process.pid, 7)
+            first, second = (WorkerMemory(1, process.pid, 7, "f") for _ in range(2))
+            watch.look([first], 0.0)
+            print(file=process.stdin, flush=True)
+            assert process.stdout.readline() == "grew\n"
+            watch.look([second], 1.0)
+            assert 99 * MIB < second.own - first.own < 110 * MIB
+            assert 99 * MIB < second.taken < 110 * MIB
+            third = WorkerMemory(1, process.pid, 7, "f", 50 * MIB)
+            assert look(watch, 2.0, third) == 1
+        finally:
+            process.kill()
+            watch.close()
 
 
 def test_shared_memory_is_not_a_processs_own() -> None:
@@ -606,7 +625,7 @@ def test_shared_memory_is_not_a_processs_own() -> None:
             for page in range(0, 64 * MIB, PAGE):
                 mapping[page] = 1
             watch.look([after], 1.0)
-        assert abs(after.own - before.own) < 16 * MIB
+        assert after.own - before.own < 16 * MIB
     finally:
         os.close(fd)
         watch.close()
