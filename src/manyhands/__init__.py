@@ -42,6 +42,8 @@ if TYPE_CHECKING:
         WorkerError,
         WorkerStartError,
     )
+    from manyhands.frontends.executor import Executor
+    from manyhands.frontends.pool import Pool
     from manyhands.observe.actors import ActorFact
     from manyhands.observe.memory import MemoryReport
     from manyhands.observe.report import Report
@@ -59,12 +61,14 @@ __all__ = [
     "DeadlineError",
     "DependencyError",
     "EngineNotInstalledError",
+    "Executor",
     "Future",
     "InvalidArgumentError",
     "ManyhandsError",
     "MemoryReport",
     "NotCallableError",
     "OutOfMemoryError",
+    "Pool",
     "Ref",
     "RemoteError",
     "Report",
@@ -110,6 +114,8 @@ _HOMES = {
     "core.future": ("Future",),
     "core.refs": ("Ref",),
     "core.stream": ("Stream",),
+    "frontends.executor": ("Executor",),
+    "frontends.pool": ("Pool",),
     "observe.actors": ("ActorFact",),
     "observe.memory": ("MemoryReport",),
     "observe.report": ("Report",),

@@ -370,15 +370,16 @@ class Session:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         options: CallOptions = DEFAULT_OPTIONS,
+        make: type[Future[Any]] | None = None,
     ) -> Future[Any]:
-        """Submit one call."""
+        """Submit one call; its future is of the class `make` where that is given."""
         if self._is_closed or self._pid != os.getpid():
             self._check_open()
         if not callable(fn):
             check_callable(fn)
         key = next(self._keys)
         name = options.name or getattr(fn, "__qualname__", None) or name_callable(fn)
-        future = self._futures[key] = self._make_future(self, key, name)
+        future = self._futures[key] = (make or self._make_future)(self, key, name)
         parent = self._engine.get_running()
         if parent:
             self._children.setdefault(parent, set()).add(key)
@@ -594,9 +595,13 @@ class Session:
 
         What waits for them is cancelled with them, and so are the calls that those that ran have made.
         """
+        self.cancel_keys((future.key for future in futures), running=running)
+
+    def cancel_keys(self, keys: Iterable[int], *, running: bool = False) -> None:
+        """`cancel_calls` of calls that are named by their keys."""
         if self._is_closed or self._pid != os.getpid():
             return
-        keys = {future.key for future in futures if future.key in self._futures}
+        keys = {key for key in keys if key in self._futures}
         if not keys:
             return
         unsent = self._ledger.withdraw_unsent(keys)
@@ -606,6 +611,15 @@ class Session:
             self._ledger.cancel(key)
             self.cancel_children(key)
         if withdrawn:
+            self._engine.rouse()
+
+    def is_outstanding(self, key: int) -> bool:
+        """Whether a call has been submitted and has not ended."""
+        return key in self._futures
+
+    def rouse(self) -> None:
+        """What somebody may wait for has come about without a call's end: have all that wait look again."""
+        if not self._is_closed and self._pid == os.getpid():
             self._engine.rouse()
 
     def cancel_children(self, key: int) -> None:

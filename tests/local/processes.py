@@ -54,7 +54,9 @@ def list_descriptors() -> dict[int, str]:
 
 
 def list_shared_names() -> set[str]:
-    return {entry.name for entry in SHM.iterdir()} if SHM.is_dir() else set()
+    """What is in shared memory by name, but for semaphores and joblib's folders: others' tests beside this one."""
+    names = {entry.name for entry in SHM.iterdir()} if SHM.is_dir() else set()
+    return {name for name in names if not name.startswith(("sem.", "joblib_memmapping_folder"))}
 
 
 def find_holders(name: str) -> set[int]:

@@ -396,7 +396,8 @@ def test_many_large_refs_cost_no_descriptors() -> None:
         assert [value[0] for value in got] == [x % 256 for x in range(1000)]
         assert count_descriptors() == here
         assert session.submit(len, refs).result(LIMIT) == 1000
-        assert count_descriptors() == here
+        # A worker that has had nothing to do so far may open what it needs; not something for each ref.
+        assert count_descriptors() < here + 10
 
 
 def test_refs_from_many_threads() -> None:

@@ -104,10 +104,12 @@ class Batch:
 def _await_futures(values: list[Any], failures: list[tuple[int, bytes]]) -> None:
     """Where items have returned futures, as calls may, put the futures' results in their places."""
     module = sys.modules.get("manyhands.core.future")
-    if module is None or module.Future not in set(map(type, values)):
+    if module is None or not any(
+        issubclass(kind, module.Future) for kind in set(map(type, values))
+    ):
         return
     for place, value in enumerate(values):
-        if type(value) is module.Future:
+        if isinstance(value, module.Future):
             try:
                 values[place] = value.result()
             except Exception as error:

@@ -10,10 +10,11 @@ from _pickle import dumps, loads
 
 from manyhands.core import place
 from manyhands.core.serialize import PROTOCOL, dump_alone
-from manyhands.errors import ManyhandsError, RemoteError
+from manyhands.errors import ManyhandsError, RemoteError, UnpicklableError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
     from typing import Any
 
@@ -32,7 +33,7 @@ def pack_exception(error: BaseException, *, skip: int = 0) -> bytes:
     if not isinstance(
         error, ManyhandsError
     ):  # ours say all in their message, and our frames help nobody
-        note = f"Traceback in worker process {os.getpid()}:\n{_format(error, skip)}"
+        note = f"{_HEAD} {os.getpid()}:\n{_format(error, skip)}"
         if place.in_worker and _is_about_writing(error):
             note += f"\n\n{_READ_ONLY_HINT}"
     chain = (_pack_one(error), _pack_linked(error.__cause__), _pack_linked(error.__context__))
@@ -57,6 +58,40 @@ def rebuild_exception(unpickled: tuple[Any, ...]) -> BaseException:
         error.add_note(note)
     return error
 
+
+def adapt_exception(
+    error: BaseException, make_cause: Callable[[str], BaseException]
+) -> BaseException:
+    """The exception as the pools of the standard library have it.
+
+    What pickling an argument has raised comes as itself, and says where that was by a note; the remote traceback is
+    its cause, and no note.
+
+    Parameters
+    ----------
+    error
+    make_cause
+        Of the traceback's text.
+    """
+    if isinstance(error, UnpicklableError) and error.__cause__ is not None:
+        for note in (str(error), *_get_notes(error)):
+            error.__cause__.add_note(note)
+        return error.__cause__
+    if error.__cause__ is None:
+        notes = _get_notes(error)
+        for index, note in enumerate(notes):
+            if isinstance(note, str) and note.startswith(_HEAD):
+                error.__cause__ = make_cause(f'\n"""\n{notes.pop(index)}\n"""')
+                break
+    return error
+
+
+def _get_notes(error: BaseException) -> list[str]:
+    notes: list[str] = getattr(error, "__notes__", [])
+    return notes
+
+
+_HEAD = "Traceback in worker process"
 
 _READ_ONLY_HINT = (
     "What a worker gets of its caller's arrays is shared with others and can only be read. Change a copy "

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from manyhands.core.future import Future
     from manyhands.core.lifecycle import Attempts
-    from manyhands.core.roles import Submitter, Watcher
+    from manyhands.core.roles import Input, Submitter, Watcher
 
 _BUDGET_SECONDS = 8 * TARGET_SECONDS
 """How long a batch may run before it leaves its rest to others."""
@@ -38,7 +38,7 @@ _BUFFERED_PER_WORKER = 8
 """Batches read ahead of the consumer of an ordered stream, those that are done but not yet its turn included."""
 
 
-class _Part:
+class Part:
     """Items that travel together: where they stand in the input, and their values by argument."""
 
     __slots__ = ("attempts", "columns", "due", "size", "start")
@@ -52,16 +52,17 @@ class _Part:
         self.attempts = attempts  # of a part that is one item
         self.due = due  # not to be tried again before that time
 
-    def cut(self, begin: int, end: int) -> _Part:
-        return _Part(self.start + begin, [column[begin:end] for column in self.columns])
+    def cut(self, begin: int, end: int) -> Part:
+        """The items from `begin` to before `end`."""
+        return Part(self.start + begin, [column[begin:end] for column in self.columns])
 
-    def repeat(self, place: int, attempts: Attempts, due: float) -> _Part:
+    def repeat(self, place: int, attempts: Attempts, due: float) -> Part:
         """One of the items, to be tried again."""
         columns = [column[place : place + 1] for column in self.columns]
-        return _Part(self.start + place, columns, attempts, due)
+        return Part(self.start + place, columns, attempts, due)
 
 
-class _Failure:
+class Failure:
     """Stands among the results for the error of an item until it is that item's turn."""
 
     __slots__ = ("error",)
@@ -70,11 +71,11 @@ class _Failure:
         self.error = error
 
 
-class _Source:
+class Source:
     """The input, read from front to back. What has a length and slices (a list, a range, an array) is sliced."""
 
     def __init__(self, inputs: tuple[Iterable[Any], ...]) -> None:
-        self._sliced: list[Any] = [value if _is_sliceable(value) else None for value in inputs]
+        self._sliced: list[Any] = [value if is_sliceable(value) else None for value in inputs]
         self._iterators = [
             iter(value) if sliced is None else None
             for value, sliced in zip(inputs, self._sliced, strict=True)
@@ -94,7 +95,7 @@ class _Source:
         """Nothing more is wanted."""
         self._ended = True
 
-    def take(self, size: int) -> _Part | None:
+    def take(self, size: int) -> Part | None:
         """The next `size` items, or fewer at the end; None after it."""
         if self._ended:
             return None
@@ -102,7 +103,7 @@ class _Source:
         columns = []
         for value, iterator in zip(self._sliced, self._iterators, strict=True):
             columns.append(value[start:end] if iterator is None else list(islice(iterator, size)))
-        part = _Part(start, columns)
+        part = Part(start, columns)
         if part.size < size:
             self._ended = True
             part = part.cut(0, part.size)
@@ -133,6 +134,8 @@ class MapRun:
         Seconds for the whole map, from its first use.
     watcher
         Is told of progress.
+    source
+        Where the items come from, in place of `inputs`.
     """
 
     def __init__(
@@ -147,6 +150,7 @@ class MapRun:
         options: CallOptions = DEFAULT_OPTIONS,
         deadline: float | None = None,
         watcher: Watcher | None = None,
+        source: Input | None = None,
     ) -> None:
         check_callable(fn)
         if batch is not None and (
@@ -169,7 +173,7 @@ class MapRun:
         elif is_coroutine_function(fn):
             make, batch = CoroutineBatch, batch or _COROUTINES_PER_BATCH
         self._batch = make(fn, self._name, star=star, keep_going=keeps, budget=budget)
-        self._source = _Source(inputs)
+        self._source: Input = Source(inputs) if source is None else source
         self._sizer = BatchSizer(session.workers, batch)
         self._keep_going = keep_going
         self._policy = policy
@@ -178,9 +182,9 @@ class MapRun:
         self._ends_at: float | None = None
         self._total = 0
         self._in_place = False
-        self._failed = False  # whether a `_Failure` is on its way
-        self._waiting: list[_Part] = []
-        self._flying: dict[Future[Any], _Part] = {}
+        self._failed = False  # whether a `Failure` is on its way
+        self._waiting: list[Part] = []
+        self._flying: dict[Future[Any], Part] = {}
 
     def iterate_parts(
         self, *, ordered: bool, in_place: bool = False
@@ -230,9 +234,13 @@ class MapRun:
                 part = self._source.take(self._sizer.choose(self._source.count_remaining()))
             if part is None:
                 return
-            options = self._options if part.size > 1 else self._alone_options
-            future = self._session.start_call(self._batch, tuple(part.columns), {}, options)
-            self._flying[future] = part
+            self._start(part)
+
+    def _start(self, part: Part) -> Future[Any]:
+        options = self._options if part.size > 1 else self._alone_options
+        future = self._session.start_call(self._batch, tuple(part.columns), {}, options)
+        self._flying[future] = part
+        return future
 
     def _count_places(self) -> int:
         """How many batches may be in flight."""
@@ -240,7 +248,7 @@ class MapRun:
         # Before anything is known of the items, a worker gets one of them and no more.
         return workers if self._sizer.seconds_per_item is None else _BATCHES_PER_WORKER * workers
 
-    def _take_waiting(self) -> _Part | None:
+    def _take_waiting(self) -> Part | None:
         """A part that is to be tried again, if its time has come."""
         for index in range(len(self._waiting) - 1, -1, -1):
             if not self._waiting[index].due or self._waiting[index].due <= monotonic():
@@ -269,6 +277,10 @@ class MapRun:
         future = next((future for future in self._flying if future.done()), None)
         if future is None:
             return []
+        return self._take_in(future)
+
+    def _take_in(self, future: Future[Any]) -> list[tuple[int, list[Any]]]:
+        """The values of a batch that has ended, as `_land` gives them."""
         part = self._flying.pop(future)
         error = future.exception()
         self._session.discount_batch(failed=error is not None)
@@ -277,7 +289,7 @@ class MapRun:
         return self._accept(part, *future.result())
 
     def _accept(
-        self, part: _Part, values: list[Any], failures: list[tuple[int, bytes]], seconds: float
+        self, part: Part, values: list[Any], failures: list[tuple[int, bytes]], seconds: float
     ) -> list[tuple[int, list[Any]]]:
         self._sizer.observe(len(values), seconds)
         if failures:
@@ -287,7 +299,7 @@ class MapRun:
         self._count(len(values), 0)
         return [(part.start, values)]
 
-    def _recover(self, part: _Part, error: BaseException, key: int) -> list[tuple[int, list[Any]]]:
+    def _recover(self, part: Part, error: BaseException, key: int) -> list[tuple[int, list[Any]]]:
         """A batch failed as a whole: its worker died, or its results do not travel. Find the item."""
         if isinstance(error, WorkerStartError):  # nothing will run any more
             values = [self._raise_or_keep(part.start + place, error) for place in range(part.size)]
@@ -303,7 +315,7 @@ class MapRun:
         return [(part.start, values)]
 
     def _settle(
-        self, part: _Part, values: list[Any], failures: list[tuple[int, bytes]]
+        self, part: Part, values: list[Any], failures: list[tuple[int, bytes]]
     ) -> list[tuple[int, list[Any]]]:
         """Some items of a batch failed: raise, keep the errors as results, or try these items again."""
         results = []
@@ -327,9 +339,7 @@ class MapRun:
         self._count(sum(len(kept) for _, kept in results), failed)
         return results
 
-    def _try_again(
-        self, part: _Part, place: int, error: BaseException, key: int = 0
-    ) -> _Part | None:
+    def _try_again(self, part: Part, place: int, error: BaseException, key: int = 0) -> Part | None:
         """One item of a part once more, after an error; None where its attempts are used up.
 
         `key` is that of the batch's call where that has failed as a whole.
@@ -350,14 +360,14 @@ class MapRun:
         self._session.count_retry()
         return part.repeat(place, attempts, monotonic() + delay if delay else 0.0)
 
-    def _raise_or_keep(self, index: int, error: BaseException) -> BaseException | _Failure:
+    def _raise_or_keep(self, index: int, error: BaseException) -> BaseException | Failure:
         error.add_note(f"in item {index} of a map of {self._name}")
         if self._keep_going:
             return error
         if self._in_place:
             self._failed = True
             self._source.stop()
-            return _Failure(error)
+            return Failure(error)
         self._count(1, 1)
         raise error
 
@@ -395,13 +405,13 @@ _UNTRIED = CallOptions(_ONE_ATTEMPT)
 
 def _cut_at_failure(values: list[Any]) -> Generator[list[Any], None, None]:
     for place, value in enumerate(values):
-        if isinstance(value, _Failure):
+        if isinstance(value, Failure):
             yield values[:place]
             raise value.error
     yield values
 
 
-def _is_sliceable(value: Any) -> bool:
+def is_sliceable(value: Any) -> bool:
     """Whether slices of `value` are what iteration would give; true of NumPy's arrays, not of pandas' series."""
     if isinstance(value, (list, tuple, range, str, bytes, bytearray, memoryview)):
         return True

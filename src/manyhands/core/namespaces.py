@@ -180,3 +180,8 @@ def fill_class(cls: type, state: tuple[Callable[[type, Any], object], Any, objec
 def rebuild_cached(function: Callable[..., Any], parameters: dict[str, Any]) -> object:
     """A function with a cache of its own, as `functools.lru_cache` makes it."""
     return lru_cache(**parameters)(function)
+
+
+def name_file(file: str, make: Callable[..., CodeType], *parts: Any) -> CodeType:
+    """Code that says where its source is, for tracebacks; cloudpickle leaves that out."""
+    return make(*parts).replace(co_filename=file)

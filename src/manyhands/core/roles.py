@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from manyhands.core.future import Future
+    from manyhands.core.mapping import Part
     from manyhands.core.model import CallOptions
     from manyhands.core.parcels import Piece
     from manyhands.core.refs import Record, Ref
@@ -76,6 +77,12 @@ class Submitter(Protocol):
     def cancel_calls(self, futures: Iterable[Future[Any]], *, running: bool = False) -> None:
         """Withdraw calls; with `running` also those that run."""
 
+    def attend(self) -> None:
+        """Somebody waits by means of their own: see to it that results are taken in meanwhile."""
+
+    def rouse(self) -> None:
+        """What somebody may wait for has come about without a call's end: have all that wait look again."""
+
     def discount_batch(self, *, failed: bool) -> None:
         """A call that ended was a batch, and no call of the user's."""
 
@@ -84,6 +91,19 @@ class Submitter(Protocol):
 
     def count_items(self, items: int, failed: int) -> None:
         """Items of a map have ended."""
+
+
+class Input(Protocol):
+    """Where the items of a map come from, from front to back."""
+
+    def take(self, size: int) -> Part | None:
+        """The next `size` items, or fewer where no more are there; None where none is."""
+
+    def count_remaining(self) -> int | None:
+        """Items left; None where nobody knows."""
+
+    def stop(self) -> None:
+        """Nothing more is wanted."""
 
 
 class Watcher(Protocol):
@@ -148,3 +168,16 @@ class Post(Protocol):
 
     def keep(self, actor: int, state: Any) -> None:
         """Send the state of an actor, of which it is made again if it dies."""
+
+
+class Host(Submitter, Protocol):
+    """What one who submits on behalf of others needs of a session."""
+
+    def is_outstanding(self, key: int) -> bool:
+        """Whether a call has been submitted and has not ended."""
+
+    def cancel_keys(self, keys: Iterable[int], *, running: bool = False) -> None:
+        """Withdraw calls; with `running` also those that run."""
+
+    def close(self, grace: float = ...) -> None:
+        """End the session."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from _pickle import PickleBuffer, Pickler
 from _pickle import dumps as plain_dumps
-from types import FunctionType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 
 from manyhands.core.namespaces import (
     CACHED,
@@ -17,6 +17,7 @@ from manyhands.core.namespaces import (
     Namespace,
     Values,
     fill_class,
+    name_file,
     rebuild_cached,
 )
 from manyhands.core.parcels import Parcel, PlainInput, packing
@@ -381,7 +382,11 @@ def _start_reducing(kind: Any, sink: _Sink, take: Any) -> Pickler:
     """A pickler of a class of cloudpickle's, with our reductions before its own."""
     from collections import ChainMap
 
-    table = ChainMap(list_reductions(), kind.dispatch_table)
+    def reduce_code(code: CodeType) -> Any:
+        make, parts = kind.dispatch_table[CodeType](code)
+        return name_file, (code.co_filename, make, *parts)
+
+    table = ChainMap({**list_reductions(), CodeType: reduce_code}, kind.dispatch_table)
     reducing = type(kind.__name__, (kind,), {"dispatch_table": table})
     pickler: Pickler = reducing(sink, PROTOCOL, buffer_callback=take)
     return pickler

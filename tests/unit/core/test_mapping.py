@@ -1,9 +1,8 @@
 """A map: cut into batches, kept in flight, put in order."""
 
 import itertools
-import pickle
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from random import Random
 from typing import Any
 
@@ -14,7 +13,7 @@ from hypothesis import strategies as st
 from manyhands.core import mapping
 from manyhands.core.future import Future
 from manyhands.core.lifecycle import Attempts
-from manyhands.core.mapping import MapRun, _Source
+from manyhands.core.mapping import MapRun, Source
 from manyhands.core.model import CallOptions, RetryPolicy
 from manyhands.core.resources import make_need
 from manyhands.errors import (
@@ -25,6 +24,7 @@ from manyhands.errors import (
     WorkerDiedError,
     WorkerStartError,
 )
+from tests.unit.core.sessions import FakeSession
 
 
 def make_options(
@@ -32,102 +32,6 @@ def make_options(
 ) -> CallOptions:
     """Options of items whose attempts follow at once."""
     return CallOptions(RetryPolicy(retries, retry_on, worker_retries, backoff=0.0))
-
-
-class FakeSession:
-    """Runs batches when somebody waits: in random order, some in part, some to their workers' death.
-
-    Parameters
-    ----------
-    rng
-        Decides on the order, and on which batches leave a rest.
-    workers
-        How many there are said to be.
-    deaths
-        For each item that kills its worker, how often it does.
-    leaves_rests
-        Whether batches that have no fixed size may do a part of their items only, as over their budget.
-    """
-
-    def __init__(
-        self,
-        rng: Random | None = None,
-        workers: int = 2,
-        *,
-        deaths: dict[Any, int] | None = None,
-        leaves_rests: bool = False,
-    ) -> None:
-        self.rng = rng or Random(0)
-        self.workers = workers
-        self.deaths = dict(deaths or {})
-        self.leaves_rests = leaves_rests
-        self.outstanding: list[tuple[Future[Any], Any, tuple[Any, ...]]] = []
-        self.options: list[CallOptions] = []
-        self.keys = itertools.count(1)
-        self.batch_sizes: list[int] = []
-        self.most_outstanding = 0
-        self.items = 0
-        self.failed = 0
-        self.retried = 0
-        self.batches = 0
-        self.withdrawn: list[tuple[int, bool]] = []
-        self.choose: Callable[[], int] = lambda: self.rng.randrange(len(self.outstanding))
-
-    def start_call(
-        self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions
-    ) -> Future[Any]:
-        policy = options.policy
-        assert not kwargs and not policy.retries, "a map sees to its items' tries itself"
-        assert not policy.worker_retries, "and to those after a death too"
-        self.options.append(options)
-        future: Future[Any] = Future(self, next(self.keys), "batch")  # type: ignore[arg-type]
-        self.outstanding.append((future, fn, args))
-        self.most_outstanding = max(self.most_outstanding, len(self.outstanding))
-        self.batch_sizes.append(min(map(len, args)))
-        return future
-
-    def wait_until(self, is_done: Callable[[], bool], timeout: float | None) -> bool:
-        assert timeout is None, "nothing is due later, so only what lands can help"
-        while not is_done():
-            assert self.outstanding, "it waits for nothing"
-            future, batch, columns = self.outstanding.pop(self.choose())
-            self.end(future, batch, columns)
-        return True
-
-    def end(self, future: Future[Any], batch: Any, columns: tuple[Any, ...]) -> None:
-        killer = next((item for item in columns[0] if self.deaths.get(item, 0) > 0), None)
-        if killer is not None:
-            self.deaths[killer] -= 1
-            future.set_exception(WorkerDiedError(f"at {killer}"))
-            return
-        if self.leaves_rests and batch.budget is not None:
-            size = self.rng.randint(1, min(map(len, columns)))
-            columns = tuple(column[:size] for column in columns)
-        values, failures, _ = batch(*columns)
-        seconds = len(values) * self.rng.choice([1e-7, 1e-5, 1e-3])  # so that no clock has a say
-        payload = pickle.dumps((values, failures, seconds))
-        future.settle(payload, None, lambda payload: (pickle.loads(payload), None))
-
-    def cancel_calls(self, futures: Iterable[Future[Any]], *, running: bool = False) -> None:
-        for future in list(futures):
-            self.withdrawn.append((future.key, running))
-            future.withdraw()
-
-    def discount_batch(self, *, failed: bool) -> None:
-        self.batches += 1
-
-    def count_items(self, items: int, failed: int) -> None:
-        self.items += items
-        self.failed += failed
-
-    def count_retry(self) -> None:
-        self.retried += 1
-
-    def is_call_running(self, future: Future[Any]) -> bool:
-        return False
-
-    def look(self) -> None:
-        """Batches run only while somebody waits."""
 
 
 class FakeWatcher:
@@ -202,7 +106,7 @@ def item_sets(draw: st.DrawFn, *, deaths: bool = True) -> Items:
 def test_slices_of_the_input_are_its_items(items: list[int], data: st.DataObject) -> None:
     kind = data.draw(st.sampled_from([list, tuple, iter, dict.fromkeys, range]))
     plain = list(range(len(items))) if kind is range else list(kind(items))
-    source = _Source((kind(len(items)) if kind is range else kind(items),))
+    source = Source((kind(len(items)) if kind is range else kind(items),))
     read: list[int] = []
     while (part := source.take(data.draw(st.integers(1, 7)))) is not None:
         assert part.start == len(read)
@@ -217,7 +121,7 @@ def test_slices_of_the_input_are_its_items(items: list[int], data: st.DataObject
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=4), st.data())
 def test_the_shortest_input_ends_the_map(lengths: list[int], data: st.DataObject) -> None:
     kind = st.sampled_from([list, iter, tuple])
-    source = _Source(tuple(data.draw(kind)(range(length)) for length in lengths))
+    source = Source(tuple(data.draw(kind)(range(length)) for length in lengths))
     rows: list[tuple[int, ...]] = []
     while (part := source.take(data.draw(st.integers(1, 7)))) is not None:
         assert {len(column) for column in part.columns} == {part.size}
@@ -227,7 +131,7 @@ def test_the_shortest_input_ends_the_map(lengths: list[int], data: st.DataObject
 
 @given(st.integers(1, 40), st.data())
 def test_a_part_of_a_part_knows_its_place(size: int, data: st.DataObject) -> None:
-    part = _Source((range(100, 100 + size), [str(n) for n in range(size)])).take(size)
+    part = Source((range(100, 100 + size), [str(n) for n in range(size)])).take(size)
     assert part is not None
     begin = data.draw(st.integers(0, size - 1))
     end = data.draw(st.integers(begin + 1, size))
@@ -238,7 +142,7 @@ def test_a_part_of_a_part_knows_its_place(size: int, data: st.DataObject) -> Non
 
 
 def test_one_item_of_a_part_keeps_its_place_and_its_attempts() -> None:
-    part = _Source((range(100, 110), "abcdefghij")).take(10)
+    part = Source((range(100, 110), "abcdefghij")).take(10)
     assert part is not None
     attempts = Attempts(RetryPolicy(2))
     once_more = part.cut(2, 9).repeat(3, attempts, due=5.0)
@@ -248,13 +152,13 @@ def test_one_item_of_a_part_keeps_its_place_and_its_attempts() -> None:
 
 
 def test_a_range_travels_as_a_range() -> None:
-    part = _Source((range(0, 10**9, 3),)).take(10**6)
+    part = Source((range(0, 10**9, 3),)).take(10**6)
     assert part is not None
     assert part.columns == [range(0, 3 * 10**6, 3)]
 
 
 def test_text_and_bytes_are_items_too() -> None:
-    source = _Source(("abc", b"abc", memoryview(b"abc")))
+    source = Source(("abc", b"abc", memoryview(b"abc")))
     part = source.take(2)
     assert part is not None
     assert list(zip(*part.columns, strict=True)) == [("a", 97, 97), ("b", 98, 98)]
@@ -286,7 +190,7 @@ class SeriesLike(ArrayLike):
 
 
 def test_an_array_travels_as_slices() -> None:
-    source = _Source((ArrayLike([1, 2, 3]),))
+    source = Source((ArrayLike([1, 2, 3]),))
     assert source.count_remaining() == 3
     part = source.take(2)
     assert part is not None
@@ -296,7 +200,7 @@ def test_an_array_travels_as_slices() -> None:
 
 @pytest.mark.parametrize("value", [SeriesLike([1, 2, 3]), {1: "a", 2: "b"}, {1: 1, 2: 2}.keys()])
 def test_what_has_other_slices_is_iterated_over(value: Any) -> None:
-    part = _Source((value,)).take(2)
+    part = Source((value,)).take(2)
     assert part is not None
     assert part.columns == [[1, 2]]
 

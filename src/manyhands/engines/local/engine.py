@@ -8,6 +8,7 @@ calls for a worker and sends them in one message; the worker's answer wakes the 
 from __future__ import annotations
 
 import os
+import sys
 import weakref
 from _pickle import loads
 from collections import deque
@@ -166,7 +167,7 @@ class LocalEngine:
             return (
                 loads(value) if type(value) is bytes else self.late_store.get().load(value)
             ), None
-        except Exception as cause:
+        except (Exception, SystemExit) as cause:
             error = UnloadableError(
                 f"a result arrived and could not be rebuilt here: {type(cause).__name__}: {cause}. Its class must be "
                 f"importable in this process and survive pickling."
@@ -532,8 +533,15 @@ class LocalEngine:
             "start_method": config.start_method or "fork",
             "initializer": initializer,
             "log_levels": list_log_levels(),
+            "authkey": _find_authkey(),
             "workers": config.workers,
         }
+
+
+def _find_authkey() -> bytes | None:
+    """What opens the managers of `multiprocessing` in this program, for proxies of their objects among arguments."""
+    process = sys.modules.get("multiprocessing.process")
+    return None if process is None else bytes(process.current_process().authkey)
 
 
 def _choose_sooner(one: float | None, other: float | None) -> float | None:

@@ -90,8 +90,20 @@ def serve(channel: Channel, life: int, region: int, settings: dict[str, Any]) ->
             settings["log_levels"], lambda payload: channel.send((m.RECORD, payload))
         )
     os.register_at_fork(after_in_child=_forget_parent)
+    if settings["authkey"] is not None:
+        _share_authkey(settings["authkey"])
     if worker.initialize(settings["initializer"]):
         worker.serve()
+
+
+def _share_authkey(key: bytes) -> None:
+    """Let proxies of the program's managers (of `multiprocessing`) be of use here."""
+    from manyhands.core.arrivals import when_imported
+
+    def set_key(process: Any) -> None:
+        process.current_process().authkey = key
+
+    when_imported("multiprocessing.process", set_key)
 
 
 def _forget_parent() -> None:

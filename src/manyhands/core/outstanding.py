@@ -1,0 +1,126 @@
+"""What an executor or a pool has submitted to its session and has not ended: its own end has to wait for that."""
+
+from __future__ import annotations
+
+import threading
+
+from manyhands.errors import SessionClosedError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from manyhands.core.future import Future
+    from manyhands.core.roles import Host
+    from manyhands.core.unattended import UnattendedMap
+
+_LEAST_CHECKED = 1000
+"""Keys that are kept before those of calls that have ended are looked for."""
+
+
+class Outstanding:
+    """Calls and maps of one user of a session.
+
+    Parameters
+    ----------
+    session
+        They run on it.
+    is_own
+        Whether the session ends with them.
+    """
+
+    def __init__(self, session: Host, *, is_own: bool) -> None:
+        self.session = session
+        self.is_own = is_own
+        self.is_shut = False
+        self._lock = threading.Lock()
+        self._entering = 0  # submissions under way
+        self._keys: list[int] = []
+        self._checked = _LEAST_CHECKED  # so many keys, and it is time to look for ended ones
+        self._maps: set[UnattendedMap] = set()
+
+    def enter(self) -> bool:
+        """A submission begins; False where none is welcome any more. Ends with `leave`."""
+        with self._lock:
+            if not self.is_shut:
+                self._entering += 1
+            return not self.is_shut
+
+    def leave(self, future: Future[Any] | None) -> None:
+        """A submission has ended, with this future or by an error."""
+        with self._lock:
+            self._entering -= 1
+            if future is None:
+                return
+            self._keys.append(future.key)
+            if len(self._keys) > self._checked:
+                self._keys = [key for key in self._keys if self.session.is_outstanding(key)]
+                self._checked = max(_LEAST_CHECKED, 2 * len(self._keys))
+
+    def add_map(self, unattended: UnattendedMap) -> None:
+        """A map begins."""
+        with self._lock:
+            self._maps.add(unattended)
+
+    def drop_map(self, unattended: UnattendedMap) -> None:
+        """A map is over."""
+        with self._lock:
+            self._maps.discard(unattended)
+
+    def shut(self) -> bool:
+        """Let nothing more in; False where that was so before."""
+        with self._lock:
+            was_open, self.is_shut = not self.is_shut, True
+            return was_open
+
+    def cancel(self, *, running: bool, but: int = 0) -> None:
+        """Withdraw what has not started, with `running` also what has; leave the `but` oldest calls alone."""
+        with self._lock:
+            maps = list(self._maps)
+            keys = sorted(key for key in self._keys if self.session.is_outstanding(key))[but:]
+        for unattended in maps:
+            unattended.cancel(running=running)
+        self.session.cancel_keys(keys, running=running)
+
+    def wait(self) -> None:
+        """Wait until all has ended."""
+        try:
+            self.session.wait_until(self._has_ended, None)
+        except SessionClosedError:
+            pass  # in a forked child: nothing of it runs here
+
+    def finish(self) -> None:
+        """Wait until all has ended, then end the session, where it is ours."""
+        self.wait()
+        if self.is_own:
+            self.session.close()
+
+    def abort(self) -> None:
+        """Let nothing more in, and end what there is at once."""
+        self.shut()
+        self.cancel(running=True)
+        if self.is_own:
+            self.session.close(grace=0)
+
+    def retire(self) -> None:
+        """Let nothing more in, and `finish`."""
+        self.shut()
+        self.finish()
+
+    def _has_ended(self) -> bool:
+        with self._lock:
+            keys = self._keys
+            while keys and not self.session.is_outstanding(keys[-1]):
+                keys.pop()
+            return not (keys or self._maps or self._entering)
+
+
+def run_when_dropped(fn: Callable[[], object]) -> None:
+    """Have `fn` run in a thread of its own.
+
+    For finalizers, which may come amid anything: a thread of `threading` takes locks when it starts, and this one none.
+    """
+    from _thread import start_new_thread
+
+    start_new_thread(fn, ())

@@ -1,0 +1,1 @@
+"""Doors for other libraries' programs: each module offers one library's interface over a session."""
