@@ -103,6 +103,18 @@ VARIANTS = {
         "benchmarks.contenders.manyhands:ManyhandsContender",
         peer=False,
     ),
+    "manyhands-executor": Entry(
+        "manyhands, by mh.Executor",
+        OURS,
+        "benchmarks.contenders.executor:DoorContender",
+        peer=False,
+    ),
+    "manyhands-pool": Entry(
+        "manyhands, by mh.Pool",
+        OURS,
+        "benchmarks.contenders.pool:DoorContender",
+        peer=False,
+    ),
     "pool-segment": Entry(
         "Pool, shared_memory",
         "multiprocessing",

@@ -14,6 +14,7 @@ from benchmarks.rows import (
     results,
     round_trip,
     sharing,
+    standard_doors,
     storing,
     submission,
     unused,
@@ -52,10 +53,13 @@ _CALLS = (
     unused.ROW,
 )
 
+_DOORS = (standard_doors.EXECUTOR, standard_doors.POOL)
+
 GROUPS = {
     "basics": {row.name: row for row in _BASICS},
     "data": {row.name: row for row in _DATA},
     "calls": {row.name: row for row in _CALLS},
+    "doors": {row.name: row for row in _DOORS},
 }
 """Rows by name, by what a run of the benchmarks can ask for."""
 

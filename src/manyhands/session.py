@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from manyhands.core.engine import Engine
     from manyhands.core.future import Future
     from manyhands.core.ledger import Ledger
-    from manyhands.core.mapping import MapRun
+    from manyhands.core.mapping import MapRun, Paces
     from manyhands.core.model import ActorPlace, Capabilities
     from manyhands.core.options import RunOptions
     from manyhands.core.stream import Stream
@@ -173,6 +173,7 @@ class Session:
         self._children: dict[int, set[int]] = {}  # calls of calls, where those run in this process
         self._calls = 0
         self._failed = 0
+        self._paces: Paces | None = None
         self._lock = threading.Lock()  # of the counts
         self._init_accounts()
         self._is_closed = False
@@ -353,6 +354,15 @@ class Session:
         return f"<Session on {self.engine}, {self._workers} workers, {state}>"
 
     # What maps, tasks and futures call.
+
+    @property
+    def paces(self) -> Paces:
+        """How quick functions were in the maps of this session."""
+        if self._paces is None:
+            from manyhands.core.mapping import Paces
+
+            self._paces = Paces()
+        return self._paces
 
     def answer(self, question: str, *args: Any) -> Any:
         """Answer what is asked of the session, here or by a call in another process."""

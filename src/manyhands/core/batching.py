@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+Pace = tuple[float, float, int]
+"""Items and seconds that count, and the size of the largest batch."""
+
 TARGET_SECONDS = 0.004
 """Work in a batch. A batch costs about 0.1 ms of overhead, so 4 ms keep it under 3 %; and nobody waits at the
 end of a map for longer than a batch takes."""
@@ -28,6 +31,8 @@ class BatchSizer:
         Those that share the work.
     fixed
         The size that the user asked for; None to let it follow the measurements.
+    pace
+        What an earlier sizer for the same function had measured.
 
     Examples
     --------
@@ -39,12 +44,17 @@ class BatchSizer:
     16
     """
 
-    def __init__(self, workers: int, fixed: int | None = None) -> None:
+    def __init__(self, workers: int, fixed: int | None = None, pace: Pace | None = None) -> None:
         self._workers = workers
         self._fixed = fixed
-        self._items = 0.0
-        self._seconds = 0.0
-        self._largest = 0
+        self._items, self._seconds, self._largest = pace or (0.0, 0.0, 0)
+
+    @property
+    def pace(self) -> Pace | None:
+        """What it has measured, for a later one; None where it was not to follow that, or has measured nothing."""
+        if self._fixed is not None or not self._items:
+            return None
+        return self._items, self._seconds, self._largest
 
     @property
     def seconds_per_item(self) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import islice
 from random import random
 from time import monotonic
+from weakref import WeakKeyDictionary
 
 from manyhands.core.batch import Batch, CoroutineBatch
 from manyhands.core.batching import TARGET_SECONDS, BatchSizer
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
     from typing import Any
 
+    from manyhands.core.batching import Pace
     from manyhands.core.future import Future
     from manyhands.core.lifecycle import Attempts
     from manyhands.core.roles import Input, Submitter, Watcher
@@ -111,6 +113,27 @@ class Source:
         return part if part.size else None
 
 
+class Paces:
+    """How quick functions were in the maps of a session, as long as they live."""
+
+    def __init__(self) -> None:
+        self._paces: WeakKeyDictionary[Any, Pace] = WeakKeyDictionary()
+
+    def get(self, fn: Callable[..., Any]) -> Pace | None:
+        """What was measured; None where nothing was."""
+        try:
+            return self._paces.get(fn)
+        except TypeError:  # it has no hash, or cannot be referred to weakly
+            return None
+
+    def set(self, fn: Callable[..., Any], pace: Pace) -> None:
+        """Keep what was measured."""
+        try:
+            self._paces[fn] = pace
+        except TypeError:
+            pass
+
+
 class MapRun:
     """One map under way.
 
@@ -174,7 +197,8 @@ class MapRun:
             make, batch = CoroutineBatch, batch or _COROUTINES_PER_BATCH
         self._batch = make(fn, self._name, star=star, keep_going=keeps, budget=budget)
         self._source: Input = Source(inputs) if source is None else source
-        self._sizer = BatchSizer(session.workers, batch)
+        self._fn = fn
+        self._sizer = BatchSizer(session.workers, batch, session.paces.get(fn))
         self._keep_going = keep_going
         self._policy = policy
         self._watcher = watcher
@@ -219,9 +243,16 @@ class MapRun:
                     while done:
                         yield done.popitem()[1]
         finally:
+            self._remember_pace()
             self._session.cancel_calls(self._flying, running=True)
             if self._watcher is not None:
                 self._watcher.close()
+
+    def _remember_pace(self) -> None:
+        """So that the next map of this function need not begin with single items."""
+        pace = self._sizer.pace
+        if pace is not None:
+            self._session.paces.set(self._fn, pace)
 
     def _launch(self, buffered: int) -> None:
         """Keep enough batches in flight."""

@@ -9,9 +9,7 @@ from manyhands.errors import SessionClosedError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
-    from manyhands.core.future import Future
     from manyhands.core.roles import Host
     from manyhands.core.unattended import UnattendedMap
 
@@ -28,35 +26,38 @@ class Outstanding:
         They run on it.
     is_own
         Whether the session ends with them.
+
+    Attributes
+    ----------
+    is_shut : bool
+        Whether nothing more is let in.
+    tickets : list
+        One for each submission under way. Who submits adds one, then looks whether it is shut, and takes one off when
+        the submission is noted: so either sees the other, without a lock for each call.
     """
 
     def __init__(self, session: Host, *, is_own: bool) -> None:
         self.session = session
         self.is_own = is_own
         self.is_shut = False
-        self._lock = threading.Lock()
-        self._entering = 0  # submissions under way
+        self.tickets: list[None] = []
         self._keys: list[int] = []
         self._checked = _LEAST_CHECKED  # so many keys, and it is time to look for ended ones
         self._maps: set[UnattendedMap] = set()
+        self._lock = threading.Lock()
 
-    def enter(self) -> bool:
-        """A submission begins; False where none is welcome any more. Ends with `leave`."""
-        with self._lock:
-            if not self.is_shut:
-                self._entering += 1
-            return not self.is_shut
+    def note(self, key: int) -> None:
+        """A call was submitted."""
+        self._keys.append(key)
+        if len(self._keys) > self._checked:
+            with self._lock:
+                self._drop_ended()
 
-    def leave(self, future: Future[Any] | None) -> None:
-        """A submission has ended, with this future or by an error."""
-        with self._lock:
-            self._entering -= 1
-            if future is None:
-                return
-            self._keys.append(future.key)
-            if len(self._keys) > self._checked:
-                self._keys = [key for key in self._keys if self.session.is_outstanding(key)]
-                self._checked = max(_LEAST_CHECKED, 2 * len(self._keys))
+    def _drop_ended(self) -> None:
+        is_outstanding = self.session.is_outstanding
+        looked_at = len(self._keys)  # what other threads add meanwhile stands behind these
+        self._keys[:looked_at] = filter(is_outstanding, self._keys[:looked_at])
+        self._checked = max(_LEAST_CHECKED, 2 * len(self._keys))
 
     def add_map(self, unattended: UnattendedMap) -> None:
         """A map begins."""
@@ -109,11 +110,13 @@ class Outstanding:
         self.finish()
 
     def _has_ended(self) -> bool:
+        if self.tickets or self._maps:
+            return False
         with self._lock:
             keys = self._keys
             while keys and not self.session.is_outstanding(keys[-1]):
                 keys.pop()
-            return not (keys or self._maps or self._entering)
+            return not keys
 
 
 def run_when_dropped(fn: Callable[[], object]) -> None:

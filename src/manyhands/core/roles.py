@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from manyhands.core.future import Future
-    from manyhands.core.mapping import Part
+    from manyhands.core.mapping import Paces, Part
     from manyhands.core.model import CallOptions
     from manyhands.core.parcels import Piece
     from manyhands.core.refs import Record, Ref
@@ -61,6 +61,10 @@ class Submitter(Protocol):
     @property
     def workers(self) -> int:
         """How many share the work."""
+
+    @property
+    def paces(self) -> Paces:
+        """How quick functions were in earlier maps."""
 
     def start_call(
         self,

@@ -199,6 +199,8 @@ class UnattendedMap(MapRun):
         self._launch(0)
         if not self._flying and not self._waiting:
             self.is_over = self._is_cancelled or self._source.count_remaining() == 0
+            if self.is_over:
+                self._remember_pace()
 
     def _launch(self, buffered: int) -> None:
         if self._is_cancelled:

@@ -23,7 +23,7 @@ from manyhands.session import Session
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
-    from typing import Any, ParamSpec, TypeVar
+    from typing import Any, NoReturn, ParamSpec, TypeVar
 
     P = ParamSpec("P")
     R = TypeVar("R")
@@ -115,14 +115,17 @@ class Executor(_StandardExecutor):
         BrokenExecutor
             The workers' initializer has failed.
         """
-        self._enter()
-        future: Future[R] | None = None
+        outstanding = self._outstanding
+        outstanding.tickets.append(None)
         try:
-            future = self._session.start_call(fn, args, kwargs, make=ExecutorFuture)
+            if outstanding.is_shut or _is_exiting:
+                self._refuse()
+            future: Future[R] = self._session.start_call(fn, args, kwargs, make=ExecutorFuture)
+            outstanding.note(future.key)
         finally:
-            self._outstanding.leave(future)
-        if isinstance(future._error, BrokenExecutor):  # so soon: it had broken before
-            future.result()
+            outstanding.tickets.pop()
+        if future._error is not None and isinstance(future._error, BrokenExecutor):
+            raise future._error  # so soon: it had broken before
         return future
 
     def map(
@@ -153,8 +156,10 @@ class Executor(_StandardExecutor):
         """
         ends_at = None if timeout is None else monotonic() + timeout
         _check_map(fn, chunksize, buffersize)
-        self._enter()
+        self._outstanding.tickets.append(None)
         try:
+            if self._outstanding.is_shut or _is_exiting:
+                self._refuse()
             star = len(iterables) != 1
             items = zip(*iterables) if star else iterables[0]  # noqa: B905 - the shortest ends it
             batch = chunksize if chunksize > 1 or self._counts_calls else None
@@ -176,7 +181,7 @@ class Executor(_StandardExecutor):
                 unattended.cancel()
                 raise
         finally:
-            self._outstanding.leave(None)
+            self._outstanding.tickets.pop()
         return _iterate(unattended, window, ends_at)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -205,11 +210,9 @@ class Executor(_StandardExecutor):
             f"<manyhands.Executor on {self._session.engine}, {self._max_workers} workers, {state}>"
         )
 
-    def _enter(self) -> None:
-        if _is_exiting:
-            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
-        if not self._outstanding.enter():
-            raise RuntimeError("cannot schedule new futures after shutdown")
+    def _refuse(self) -> NoReturn:
+        what = "interpreter shutdown" if _is_exiting else "shutdown"
+        raise RuntimeError(f"cannot schedule new futures after {what}")
 
 
 def _check_map(fn: object, chunksize: int, buffersize: int | None) -> None:

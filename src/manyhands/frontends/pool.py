@@ -127,12 +127,17 @@ class Pool:
         callback, error_callback
             Called with the result, or with what was raised, before `AsyncResult.get` gives it.
         """
-        self._enter()
-        future: Future[R] | None = None
+        outstanding = self._outstanding
+        outstanding.tickets.append(None)
         try:
-            future = self._session.start_call(func, tuple(args), dict(kwds), make=_PoolFuture)
+            if outstanding.is_shut:
+                self._check_running()
+            future: Future[R] = self._session.start_call(
+                func, tuple(args), dict(kwds), make=_PoolFuture
+            )
+            outstanding.note(future.key)
         finally:
-            self._outstanding.leave(future)
+            outstanding.tickets.pop()
         return _CallResult(self._session, future, callback, error_callback)
 
     # Maps that give a list.
@@ -216,7 +221,7 @@ class Pool:
     def close(self) -> None:
         """Accept nothing more; what was submitted goes on."""
         if self._state == "RUN":
-            self._state = "CLOSE"
+            self._state = "CLOSE"  # before it is shut: who finds it shut says so
             self._outstanding.shut()
             for feeder in list(self._feeders):
                 feeder.lift()
@@ -272,9 +277,12 @@ class Pool:
             raise InvalidArgumentError(f"Pool not running: its state is {self._state}")
 
     def _enter(self) -> None:
-        self._check_running()
-        if not self._outstanding.enter():
-            raise InvalidArgumentError("Pool not running: it was closed meanwhile")
+        self._outstanding.tickets.append(None)
+        try:
+            self._check_running()
+        except BaseException:
+            self._outstanding.tickets.pop()
+            raise
 
     def _start(self, unattended: UnattendedMap) -> None:
         self._outstanding.add_map(unattended)
@@ -307,7 +315,7 @@ class Pool:
             )
             self._start(result.unattended)
         finally:
-            self._outstanding.leave(None)
+            self._outstanding.tickets.pop()
         return result
 
     def _start_iterator(
@@ -335,7 +343,7 @@ class Pool:
             feeder.start()
             return ResultIterator(self._session, unattended, feeder, is_ordered=is_ordered)
         finally:
-            self._outstanding.leave(None)
+            self._outstanding.tickets.pop()
 
 
 class _PoolFuture(Future[R]):
@@ -352,6 +360,8 @@ class _PoolFuture(Future[R]):
 
 class AsyncResult(Generic[T_co]):
     """What the ``_async`` methods of a `Pool` return: a result, perhaps not there yet."""
+
+    __slots__ = ("__weakref__", "_callback", "_error_callback", "_is_told", "_session")
 
     def __init__(
         self,
@@ -398,9 +408,10 @@ class AsyncResult(Generic[T_co]):
         concurrent.futures.CancelledError
             The pool was terminated.
         """
-        self.wait(timeout)
         if not self.ready():
-            raise PoolTimeoutError(f"no result after {timeout} s")
+            self.wait(timeout)
+            if not self.ready():
+                raise PoolTimeoutError(f"no result after {timeout} s")
         return self._read()
 
     def _tell(self) -> None:
@@ -427,6 +438,8 @@ class AsyncResult(Generic[T_co]):
 class _CallResult(AsyncResult[R]):
     """Of one call."""
 
+    __slots__ = ("_future",)
+
     def __init__(
         self,
         session: Session,
@@ -434,16 +447,25 @@ class _CallResult(AsyncResult[R]):
         callback: Callable[[R], object] | None,
         error_callback: Callable[[BaseException], object] | None,
     ) -> None:
-        super().__init__(session, callback, error_callback)
+        self._session = session
         self._future = future
-        self._has_ended = future.done  # type: ignore[method-assign]
-        self._read = future.result  # type: ignore[method-assign]
+        self._callback = callback
+        self._error_callback = error_callback
+        self._is_told = callback is None and error_callback is None
         if not self._is_told:
             future.add_done_callback(lambda _: self._tell())
+
+    def _has_ended(self) -> bool:
+        return self._future.done()
+
+    def _read(self) -> R:
+        return self._future.result()
 
 
 class _MapResult(AsyncResult[list[R]]):
     """Of a map."""
+
+    __slots__ = ("_outstanding", "_values", "unattended")
 
     unattended: UnattendedMap
 

@@ -7,6 +7,7 @@ from random import Random
 from typing import Any
 
 from manyhands.core.future import Future
+from manyhands.core.mapping import Paces
 from manyhands.core.model import CallOptions
 from manyhands.errors import SessionClosedError, WorkerDiedError
 
@@ -49,6 +50,7 @@ class FakeSession:
         self.batches = 0
         self.withdrawn: list[tuple[int, bool]] = []
         self.is_closed = False
+        self.paces = Paces()
         self.choose: Callable[[], int] = lambda: self.rng.randrange(len(self.outstanding))
 
     def start_call(

@@ -116,3 +116,13 @@ def test_items_that_become_slower_make_batches_smaller(
         size = sizer.choose()
         sizer.observe(size, size * slow)
     assert sizer.choose() * slow <= max(TARGET_SECONDS, slow) * 1.25
+
+
+def test_a_later_sizer_begins_where_an_earlier_one_was() -> None:
+    first = BatchSizer(2)
+    assert first.pace is None
+    first.observe(100, 1e-3)
+    later = BatchSizer(2, pace=first.pace)
+    assert later.choose() == first.choose() > 1
+    assert later.seconds_per_item == 1e-5
+    assert BatchSizer(2, fixed=7, pace=first.pace).pace is None

@@ -758,3 +758,28 @@ def test_a_deadline_ends_the_wait_for_another_attempt(clock: Clock) -> None:
     with pytest.raises(DeadlineError):
         collect(run)
     assert clock.now == 1002.0
+
+
+def test_the_next_map_of_a_function_begins_with_larger_batches() -> None:
+    session = FakeSession()
+    session.choose = lambda: 0
+    for _ in range(2):
+        session.batch_sizes.clear()
+        collect(MapRun(session, abs, (range(10_000),)))  # type: ignore[arg-type]
+    assert session.batch_sizes[0] > 1
+    session.batch_sizes.clear()
+    collect(MapRun(session, [].__contains__, (range(100),)))  # type: ignore[arg-type]
+    assert session.batch_sizes[0] == 1
+
+
+def test_a_function_that_cannot_be_remembered_is_no_fault() -> None:
+    class Bare:
+        __slots__ = ()
+        __hash__ = None  # type: ignore[assignment]
+
+        def __call__(self, x: int) -> int:
+            return x
+
+    session = FakeSession()
+    for _ in range(2):
+        assert collect(MapRun(session, Bare(), (range(50),))) == list(range(50))  # type: ignore[arg-type]

@@ -9,11 +9,6 @@ from manyhands.errors import SessionClosedError
 from manyhands.testing.checks import LIMIT
 
 
-class FakeFuture:
-    def __init__(self, key: int) -> None:
-        self.key = key
-
-
 class FakeMap:
     def __init__(self) -> None:
         self.cancelled: list[bool] = []
@@ -52,9 +47,8 @@ def make(keys: int = 0, *, is_own: bool = True) -> tuple[FakeSession, Any]:
     session = FakeSession()
     outstanding: Any = Outstanding(session, is_own=is_own)  # type: ignore[arg-type]
     for key in range(1, keys + 1):
-        assert outstanding.enter()
         session.keys.append(key)
-        outstanding.leave(FakeFuture(key))
+        outstanding.note(key)
     return session, outstanding
 
 
@@ -70,20 +64,20 @@ def test_the_end_waits_for_maps_and_for_submissions_under_way() -> None:
     session, outstanding = make(1)
     some_map = FakeMap()
     outstanding.add_map(some_map)
-    outstanding.enter()
+    outstanding.tickets.append(None)
     session.keys.clear()
     assert not outstanding._has_ended()
-    outstanding.leave(None)
+    outstanding.tickets.pop()
     assert not outstanding._has_ended()
     outstanding.drop_map(some_map)
     assert outstanding._has_ended()
 
 
-def test_nothing_enters_once_it_is_shut() -> None:
+def test_it_is_shut_once() -> None:
     _, outstanding = make()
     assert outstanding.shut()
     assert not outstanding.shut()
-    assert not outstanding.enter()
+    assert outstanding.is_shut
     assert outstanding._has_ended()
 
 
@@ -108,13 +102,11 @@ def test_an_abort_ends_what_runs() -> None:
 def test_keys_of_calls_that_have_ended_are_forgotten() -> None:
     session, outstanding = make()
     for key in range(1, 10_001):
-        outstanding.enter()
-        outstanding.leave(FakeFuture(key))
+        outstanding.note(key)
     assert len(outstanding._keys) <= 1001
     session.keys = list(range(10_001, 15_001))
     for key in session.keys:
-        outstanding.enter()
-        outstanding.leave(FakeFuture(key))
+        outstanding.note(key)
     assert set(session.keys) <= set(outstanding._keys)
 
 
