@@ -9,7 +9,7 @@ import asyncio
 import concurrent.futures
 import itertools
 import math
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import assert_type
 
@@ -261,3 +261,20 @@ def use_errors() -> None:
         print(error)
     finally:
         mh.shutdown()
+
+
+def use_doors() -> None:
+    with mh.Executor(max_workers=2, initializer=print, initargs=("x",)) as executor:
+        future = executor.submit(double, 3)
+        assert_type(future, mh.Future[int])
+        assert_type(future.result(timeout=60), int)
+        assert_type(executor.map(double, [1], chunksize=2, timeout=5.0), Iterator[int])
+        standard: concurrent.futures.Executor = executor
+        standard.shutdown(wait=False, cancel_futures=True)
+    with mh.Pool(2, maxtasksperchild=5) as pool:
+        assert_type(pool.map(double, [1, 2]), list[int])
+        assert_type(pool.apply(double, (3,)), int)
+        assert_type(pool.apply_async(double, (3,), callback=print).get(timeout=1), int)
+        assert_type(pool.starmap_async(double, [(1,)]).get(), list[int])
+        for value in pool.imap_unordered(double, iter([1])):
+            assert_type(value, int)

@@ -89,6 +89,14 @@ with mh.Session("threads", workers=2) as session:
     names: list[str] = session.map(double, numbers)  # error
 
 
+mh.Executor(max_workers="two")  # error
+mh.Executor().submit(double, "a")  # error
+mh.Executor().map(3, numbers)  # error
+mh.Pool(processes="two")  # error
+mh.Pool().map(3, numbers)  # error
+texts: list[str] = mh.Pool().map(double, numbers)  # error
+
+
 async def later() -> str:
     return await mh.submit(double, 1)  # error
 
