@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         CallTimeoutError,
         DeadlineError,
         DependencyError,
+        DoorNotInstalledError,
         EngineNotInstalledError,
         InvalidArgumentError,
         ManyhandsError,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
         WorkerError,
         WorkerStartError,
     )
+    from manyhands.frontends.parsl import ParslExecutor
     from manyhands.observe.actors import ActorFact
     from manyhands.observe.memory import MemoryReport
     from manyhands.observe.report import Report
@@ -58,6 +60,7 @@ __all__ = [
     "CallTimeoutError",
     "DeadlineError",
     "DependencyError",
+    "DoorNotInstalledError",
     "EngineNotInstalledError",
     "Future",
     "InvalidArgumentError",
@@ -65,6 +68,7 @@ __all__ = [
     "MemoryReport",
     "NotCallableError",
     "OutOfMemoryError",
+    "ParslExecutor",
     "Ref",
     "RemoteError",
     "Report",
@@ -110,6 +114,7 @@ _HOMES = {
     "core.future": ("Future",),
     "core.refs": ("Ref",),
     "core.stream": ("Stream",),
+    "frontends.parsl": ("ParslExecutor",),
     "observe.actors": ("ActorFact",),
     "observe.memory": ("MemoryReport",),
     "observe.report": ("Report",),

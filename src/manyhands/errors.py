@@ -9,6 +9,7 @@ did not raise. Each class is also a built-in error where a caller would expect t
     ├── SessionClosedError         (RuntimeError)         a session used after its end, or in a forked child
     ├── UnknownEngineError         (ValueError)           an engine's name that nobody registered
     ├── EngineNotInstalledError    (ImportError)          an engine whose library is missing
+    ├── DoorNotInstalledError      (ImportError)          a door for a library's programs, and the library is missing
     ├── UnsupportedError           (NotImplementedError)  something that this engine cannot do
     ├── UnpicklableError           (pickle.PicklingError) a value that cannot travel between processes
     ├── UnloadableError            (pickle.UnpicklingError) a value that travelled and cannot be rebuilt
@@ -68,6 +69,10 @@ class UnknownEngineError(ManyhandsError, ValueError):
 
 class EngineNotInstalledError(ManyhandsError, ImportError):
     """The engine exists but its library is not installed; the message says how to install it."""
+
+
+class DoorNotInstalledError(ManyhandsError, ImportError):
+    """A door for the programs of another library, which is not installed; the message says how to install it."""
 
 
 class UnsupportedError(ManyhandsError, NotImplementedError):
