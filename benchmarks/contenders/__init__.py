@@ -103,6 +103,17 @@ VARIANTS = {
         "benchmarks.contenders.manyhands:ManyhandsContender",
         peer=False,
     ),
+    "manyhands-parsl": Entry(
+        "manyhands, by mh.ParslExecutor",
+        OURS,
+        "benchmarks.contenders.parsl:DoorContender",
+        peer=False,
+    ),
+    "parsl-threads": Entry(
+        "Parsl, ThreadPoolExecutor",
+        "parsl",
+        "benchmarks.contenders.parsl:ThreadsContender",
+    ),
     "pool-segment": Entry(
         "Pool, shared_memory",
         "multiprocessing",

@@ -10,6 +10,7 @@ from benchmarks.rows import (
     lasting,
     mapping,
     nested,
+    parsl_door,
     ray_perf,
     results,
     round_trip,
@@ -52,10 +53,13 @@ _CALLS = (
     unused.ROW,
 )
 
+_DOORS = (parsl_door.ROW,)
+
 GROUPS = {
     "basics": {row.name: row for row in _BASICS},
     "data": {row.name: row for row in _DATA},
     "calls": {row.name: row for row in _CALLS},
+    "doors": {row.name: row for row in _DOORS},
 }
 """Rows by name, by what a run of the benchmarks can ask for."""
 

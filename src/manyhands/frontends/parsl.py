@@ -33,17 +33,33 @@ class _Absent:
 
 try:
     from parsl.app.errors import wrap_error
+    from parsl.dataflow.errors import DependencyError
     from parsl.executors.base import ParslExecutor as Base
     from parsl.executors.errors import InvalidResourceSpecification
     from parsl.monitoring.radios.filesystem import FilesystemRadio
     from parsl.utils import RepresentationMixin
 except ModuleNotFoundError as missing:
-    if missing.name != "parsl":
-        raise
+    if (missing.name or "").partition(".")[0] != "parsl":
+        raise  # it is installed, and something that it needs is not
     Base, RepresentationMixin = _Absent, object  # type: ignore[misc, assignment]
 else:
     _CATCHER = wrap_error(abs).__code__
     """The code of what Parsl puts around the function of each app; see `_unwrap`."""
+
+    class _EndedError(SessionClosedError, DependencyError):
+        """The executor does not run.
+
+        Parsl tries an app again after any error but one of its dependencies. An app that was under way at the clean-up
+        and has attempts left would come back until Parsl's own thread has ended, and then its future never ends.
+        """
+
+        def __init__(self, message: str) -> None:
+            Exception.__init__(self, message)
+            self.dependent_exceptions_tids = ()
+
+        def __str__(self) -> str:
+            return str(self.args[0])
+
 
 _ONCE = {"worker_retries": 0}
 """Whether there is another attempt is Parsl's decision (`Config.retries`), also after the death of a worker."""
@@ -150,12 +166,15 @@ class ParslExecutor(Base, RepresentationMixin):
         """
         session = self._running
         if session is None:
-            raise SessionClosedError(
+            raise _EndedError(
                 f"the executor {self.label!r} is not running: it runs from the loading of its Config to the clean-up"
             )
-        options = _read_specification(resource_specification) if resource_specification else self._once
+        options = (
+            _read_specification(resource_specification) if resource_specification else self._once
+        )
         future = session.start_call(_unwrap(func), args, kwargs, options)
-        future.parsl_executor_task_id = future.key  # Parsl's log names it beside its own number
+        # Parsl's log names it beside its own number.
+        future.parsl_executor_task_id = future.key  # type: ignore[attr-defined]
         if session is self.session:
             self._calls.add(future)
         return future
@@ -199,7 +218,9 @@ def _read_specification(specification: dict[str, Any]) -> CallOptions:
     if unknown:
         raise InvalidResourceSpecification(unknown, f"This executor takes {', '.join(_TAKEN)}.")
     if "cores" in specification and "cpus" in specification:
-        raise InvalidResourceSpecification({"cores", "cpus"}, "They are one thing: give one of them.")
+        raise InvalidResourceSpecification(
+            {"cores", "cpus"}, "They are one thing: give one of them."
+        )
     options = {**_ONCE, **specification}
     if "cores" in options:
         options["cpus"] = options.pop("cores")

@@ -67,7 +67,7 @@ LEFT_OUT = {
     "test_staging/test_staging_https.py::test_staging_https_args": NETWORK,
 }
 LEFT_OUT_WITH_THEIR_OWN_CONFIG = {
-    "test_error_handling/test_retries.py::test_fail_delayed": "it sleeps through seconds, and test_fail_nowait says the same",
+    "test_error_handling/test_retries.py::test_fail_delayed": "it sleeps, and test_fail_nowait says as much",
     "test_error_handling/test_serialization_fail.py::test_serialization_error": (
         "it asks for HighThroughputExecutor's own error; ours is UnpicklableError"
     ),
@@ -86,11 +86,17 @@ def run_suite(folder: Path, config: str, tests: list[str], left_out: dict[str, s
     assert not absent, f"Parsl {parsl.__version__} has no {absent}"
     for test in left_out:
         path, _, name = test.partition("::")
-        assert f"def {name}(" in (SUITE / path).read_text(), f"{test} is left out and does not exist"
+        assert f"def {name}(" in (SUITE / path).read_text(), (
+            f"{test} is left out and does not exist"
+        )
     environment = {
-        name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "MANYHANDS"))
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PYTEST", "MANYHANDS"))
     }
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))
+    environment["PYTHONPATH"] = os.pathsep.join(
+        filter(None, [str(HERE), os.environ.get("PYTHONPATH")])
+    )
     done = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "-q", "--tb=short", "--show-capture=no"),
