@@ -13,6 +13,7 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 SAYS = {
     "disk_usage": "folders could not be read",
     "fibonacci": "plan(12) = 144",
+    "parsl_word_count": "of them different",
     "quicksort": "20000 values in order",
 }
 

@@ -100,8 +100,7 @@ def test_files_go_from_app_to_app(tmp_path: Path) -> None:
 
     @parsl.python_app
     def read(inputs: tuple[File, ...] = ()) -> str:
-        with open(inputs[0]) as file:
-            return file.read()
+        return Path(inputs[0]).read_text()
 
     written = write("hello", outputs=[File(str(tmp_path / "hello.txt"))])
     assert read(inputs=[written.outputs[0]]).result(LIMIT) == "hello\n"
@@ -110,7 +109,7 @@ def test_files_go_from_app_to_app(tmp_path: Path) -> None:
 def test_a_memoised_app_runs_once(tmp_path: Path) -> None:
     @parsl.python_app(cache=True)
     def leave_mark(path: str) -> int:
-        with open(path, "a") as file:
+        with Path(path).open("a") as file:
             return file.write("x")
 
     futures = [leave_mark(str(tmp_path / "marks")) for _ in range(3)]

@@ -84,10 +84,12 @@ def test_an_app_uses_the_resources_of_a_given_session(tmp_path: Path) -> None:
     def see(parsl_resource_specification: dict[str, Any]) -> str:
         return os.environ["CUDA_VISIBLE_DEVICES"]
 
-    with mh.Session(workers=1, gpus=["7"], resources={"licence": 1}) as session:
-        with load_kernel(tmp_path, mh.ParslExecutor(session=session)):
-            wanted = {"gpus": 1, "resources": {"licence": 1}}
-            assert see(parsl_resource_specification=wanted).result(LIMIT) == "7"
+    with (
+        mh.Session(workers=1, gpus=["7"], resources={"licence": 1}) as session,
+        load_kernel(tmp_path, mh.ParslExecutor(session=session)),
+    ):
+        wanted = {"gpus": 1, "resources": {"licence": 1}}
+        assert see(parsl_resource_specification=wanted).result(LIMIT) == "7"
 
 
 # Workers that die, and attempts.
