@@ -24,9 +24,9 @@ SHARE = 25
 
 
 @parsl.bash_app
-def list_sources(folder: str, stdout: str, outputs: tuple[File, ...] = ()) -> str:
-    """Write the paths of the modules right below `folder` to a file."""
-    return f"find '{folder}' -maxdepth 1 -name '*.py' | sort"
+def list_sources(folder: str, outputs: tuple[File, ...] = ()) -> str:
+    """Write the paths of the modules right below `folder` to the file that is asked for."""
+    return f"find '{folder}' -maxdepth 1 -name '*.py' | sort > {outputs[0]}"
 
 
 @parsl.python_app
@@ -62,8 +62,7 @@ def main(folder: str) -> None:
             initialize_logging=False,
         )
         with parsl.load(config):
-            path = f"{scratch}/sources.txt"
-            listed = list_sources(folder, stdout=path, outputs=[File(path)])
+            listed = list_sources(folder, outputs=[File(f"{scratch}/sources.txt")])
             counts = count_listed(listed.outputs[0]).result()
     print(f"{counts.total()} words, {len(counts)} of them different")
     for word, count in counts.most_common(5):

@@ -67,6 +67,7 @@ LEFT_OUT = {
     "test_staging/test_staging_https.py::test_staging_https_args": NETWORK,
 }
 LEFT_OUT_WITH_THEIR_OWN_CONFIG = {
+    "test_staging/test_1316.py::test_1316_local_path_setting_preserves_dependency_sp2": "it sleeps ten seconds",
     "test_error_handling/test_retries.py::test_fail_delayed": "it sleeps, and test_fail_nowait says as much",
     "test_error_handling/test_serialization_fail.py::test_serialization_error": (
         "it asks for HighThroughputExecutor's own error; ours is UnpicklableError"
