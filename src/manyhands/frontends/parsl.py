@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache, partial, wraps
 from weakref import WeakSet
 
 from manyhands.core.options import make_options
@@ -32,7 +33,9 @@ class _Absent:
 
 
 try:
+    from parsl.app.bash import remote_side_bash_executor
     from parsl.app.errors import wrap_error
+    from parsl.app.python import timeout
     from parsl.dataflow.errors import DependencyError
     from parsl.executors.base import ParslExecutor as Base
     from parsl.executors.errors import InvalidResourceSpecification
@@ -45,6 +48,8 @@ except ModuleNotFoundError as missing:
 else:
     _CATCHER = wrap_error(abs).__code__
     """The code of what Parsl puts around the function of each app; see `_unwrap`."""
+    _TIMER = timeout(abs, 1).__code__
+    """The same of what it puts around that for a wall time."""
 
     class _EndedError(SessionClosedError, DependencyError):
         """The executor does not run.
@@ -63,6 +68,9 @@ else:
 
 _ONCE = {"worker_retries": 0}
 """Whether there is another attempt is Parsl's decision (`Config.retries`), also after the death of a worker."""
+
+_HELD = 128
+"""Apps with wall times, and bash apps, whose functions are kept for their next calls."""
 
 _MEGABYTE = 10**6
 
@@ -188,6 +196,8 @@ class ParslExecutor(Base, RepresentationMixin):
             session.cancel_calls(list(self._calls), running=True)
         else:
             session.close()
+        _hold_timer.cache_clear()
+        _hold_command.cache_clear()
         super().shutdown()
 
     def monitor_resources(self) -> bool:
@@ -199,12 +209,37 @@ def _unwrap(func: Callable[..., Any]) -> Callable[..., Any]:
     """The function of an app, without what Parsl puts around it to carry its exceptions.
 
     A worker carries these itself, with their tracebacks, and also those that cannot be pickled. Left in place, the
-    wrapper would have each worker import Parsl, which takes most of a second.
+    wrapper would have each worker import Parsl, which takes most of a second. What is returned is one and the same
+    object for all calls of an app, as far as possible, so that it is pickled once.
     """
-    if getattr(func, "__code__", None) is _CATCHER:
+    code = getattr(func, "__code__", None)
+    if code is _CATCHER:
         inner: Callable[..., Any] = func.__wrapped__  # type: ignore[attr-defined]
-        return inner
-    return func  # staging, a wall time or monitoring has wrapped it once more
+        is_command = isinstance(inner, partial) and inner.func is remote_side_bash_executor
+        return _hold_command(inner) if is_command else inner
+    if code is _TIMER:
+        variables = dict(zip(func.__code__.co_freevars, func.__closure__ or (), strict=True))
+        return _hold_timer(variables["f"].cell_contents, variables["seconds"].cell_contents)
+    return func  # staging or monitoring has wrapped it once more
+
+
+@lru_cache(_HELD)
+def _hold_timer(func: Callable[..., Any], seconds: float) -> Callable[..., Any]:
+    """What Parsl puts around an app with a wall time, anew for each call."""
+    timer: Callable[..., Any] = timeout(func, seconds)
+    return timer
+
+
+@lru_cache(_HELD)
+def _hold_command(inner: partial[Any]) -> Callable[..., Any]:
+    """A bash app as a function, of which can be seen whether it has changed."""
+    run, (make_command,) = inner.func, inner.args  # in the closure, whose values are watched
+
+    @wraps(make_command)
+    def run_command(*args: Any, **kwargs: Any) -> Any:
+        return run(make_command, *args, **kwargs)
+
+    return run_command
 
 
 def _read_specification(specification: dict[str, Any]) -> CallOptions:

@@ -2,7 +2,8 @@
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from parsl.dataflow.errors import DependencyError
 from parsl.executors.errors import InvalidResourceSpecification
 
 import manyhands as mh
+from manyhands.core.functions import Function, FunctionTable
 from tests.frontends.parsl.kernels import LIMIT, add, echo, fail, get_pid, load_kernel, note
 
 
@@ -44,6 +46,45 @@ def test_an_app_that_changes_what_it_uses_is_sent_anew() -> None:
     assert count().result(LIMIT) == 1
     numbers.append(2)
     assert count().result(LIMIT) == 3
+
+
+def test_a_bash_app_that_changes_what_it_uses_is_sent_anew(tmp_path: Path) -> None:
+    words = ["one"]
+
+    @parsl.bash_app
+    def say(stdout: str) -> str:
+        return f"echo {' '.join(words)}"
+
+    for number, expected in enumerate(("one\n", "one two\n")):
+        say(stdout=str(tmp_path / f"{number}")).result(LIMIT)
+        assert (tmp_path / f"{number}").read_text() == expected
+        words.append("two")
+
+
+def test_a_partial_with_keywords_is_an_app() -> None:
+    sort_down = partial(sorted, reverse=True)
+    sort_down.__name__ = "sort_down"  # Parsl wants one
+    assert parsl.python_app(sort_down)([1, 3, 2]).result(LIMIT) == [3, 2, 1]
+
+
+def test_the_function_of_an_app_is_pickled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    pickled = []
+    pickle = FunctionTable._pickle
+
+    def note_pickle(table: FunctionTable, function: Callable[..., Any]) -> Function:
+        pickled.append(function)
+        return pickle(table, function)
+
+    monkeypatch.setattr(FunctionTable, "_pickle", note_pickle)
+
+    @parsl.python_app
+    def double(x: int, walltime: float | None = None) -> int:
+        return 2 * x
+
+    calls = [double(1), double(1, walltime=50), echo("true")]
+    calls += [double(1), double(1, walltime=50), echo("true")]
+    assert [call.result(LIMIT) for call in calls] == [2, 2, 0] * 2
+    assert len(pickled) == 3
 
 
 def test_results_are_dependencies() -> None:
