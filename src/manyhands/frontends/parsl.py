@@ -74,8 +74,8 @@ _HELD = 128
 
 _MEGABYTE = 10**6
 
-_FIRST = 2**31
-"""A priority before which no call of Parsl's goes."""
+_PRIORITY = 2**31
+"""Ours of an app whose priority is 0, so that it goes before those that have none."""
 
 _TAKEN = ("cores", "cpus", "gpus", "memory", "priority", "resources", "timeout")
 
@@ -264,7 +264,7 @@ def _read_specification(specification: dict[str, Any]) -> CallOptions:
         options["memory"] = memory * _MEGABYTE
     priority = options.get("priority")
     if isinstance(priority, int) and not isinstance(priority, bool):
-        options["priority"] = _FIRST - priority
+        options["priority"] = _PRIORITY - priority
     try:
         return make_options(options)
     except InvalidArgumentError as error:

@@ -28,6 +28,7 @@ from tests.frontends.parsl.kernels import (
     note,
     wait_for_file,
 )
+from tests.project.test_no_ports import children_of, links, listening_inodes
 
 
 def list_children() -> set[str]:
@@ -285,6 +286,15 @@ def test_workers_and_a_session_exclude_each_other() -> None:
 def test_a_number_of_workers_that_cannot_be_is_said_at_the_start() -> None:
     with pytest.raises(mh.InvalidArgumentError, match="workers=0"):
         mh.ParslExecutor(workers=0).start()
+
+
+def test_no_port_is_opened(tmp_path: Path) -> None:
+    with load_kernel(tmp_path):
+        get_pid().result(LIMIT)
+        family = children_of(os.getpid())
+        assert len(family) >= 3, "expected at least the program and its two workers"
+        opened = {link for pid in family for link in links(pid)}
+        assert not opened & {f"socket:[{inode}]" for inode in listening_inodes()}
 
 
 def test_it_is_shown_as_it_is_made() -> None:
