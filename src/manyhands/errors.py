@@ -91,7 +91,9 @@ class DependencyError(ManyhandsError, RuntimeError):
     """A call was not run because a future among its arguments failed; that failure is the cause."""
 
 
-class StoreFullError(ManyhandsError, MemoryError):
+# MemoryError comes first, as it has a `__new__` of its own: the other way round `StoreFullError.__new__` is refused as
+# unsafe, and that is what copies of exceptions are made with.
+class StoreFullError(MemoryError, ManyhandsError):
     """A value fits neither into the memory nor onto the disk that the session may use; the message says what does."""
 
 
