@@ -115,6 +115,17 @@ VARIANTS = {
         "benchmarks.contenders.pool:DoorContender",
         peer=False,
     ),
+    "manyhands-parsl": Entry(
+        "manyhands, by mh.ParslExecutor",
+        OURS,
+        "benchmarks.contenders.parsl:DoorContender",
+        peer=False,
+    ),
+    "parsl-threads": Entry(
+        "Parsl, ThreadPoolExecutor",
+        "parsl",
+        "benchmarks.contenders.parsl:ThreadsContender",
+    ),
     "pool-segment": Entry(
         "Pool, shared_memory",
         "multiprocessing",

@@ -1,4 +1,4 @@
-"""Parsl's `HighThroughputExecutor` with one block on this machine, bound to loopback."""
+"""Parsl, with its own executors and with ours."""
 
 from __future__ import annotations
 
@@ -6,20 +6,29 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import parsl
-from parsl.executors import HighThroughputExecutor
+from parsl.executors import HighThroughputExecutor, ThreadPoolExecutor
+from parsl.executors.base import ParslExecutor
 from parsl.providers import LocalProvider
+
+import manyhands as mh
 
 
 class ParslContender:
-    """Python apps of one data-flow kernel; it has no map, so each item is an app call."""
+    """Python apps of one data-flow kernel; it has no map, so each item is an app call.
 
-    def start(self, workers: int) -> None:
-        executor = HighThroughputExecutor(
+    They run on Parsl's `HighThroughputExecutor` with one block on this machine, bound to loopback.
+    """
+
+    def make_executor(self, workers: int) -> ParslExecutor:
+        return HighThroughputExecutor(
             address="127.0.0.1",
             max_workers_per_node=workers,
-            provider=LocalProvider(init_blocks=1, min_blocks=1, max_blocks=1),
+            provider=LocalProvider(init_blocks=1, min_blocks=1, max_blocks=1),  # type: ignore[no-untyped-call]
             encrypted=False,  # its default costs it time that no other contender spends
         )
+
+    def start(self, workers: int) -> None:
+        executor = self.make_executor(workers)
         config = parsl.Config(executors=[executor], strategy="none", initialize_logging=False)
         self._kernel = parsl.load(config)
         self._apps: dict[Callable[[Any], Any], Any] = {}
@@ -48,3 +57,17 @@ class ParslContender:
 
     def close(self) -> None:
         self._kernel.cleanup()
+
+
+class DoorContender(ParslContender):
+    """The same apps on our workers."""
+
+    def make_executor(self, workers: int) -> ParslExecutor:
+        return mh.ParslExecutor(workers=workers)
+
+
+class ThreadsContender(ParslContender):
+    """The same apps in threads of the program: what is left of the time is the kernel's own."""
+
+    def make_executor(self, workers: int) -> ParslExecutor:
+        return ThreadPoolExecutor(max_threads=workers)

@@ -10,6 +10,7 @@ from benchmarks.rows import (
     lasting,
     mapping,
     nested,
+    parsl_door,
     ray_perf,
     results,
     round_trip,
@@ -53,7 +54,7 @@ _CALLS = (
     unused.ROW,
 )
 
-_DOORS = (standard_doors.EXECUTOR, standard_doors.POOL)
+_DOORS = (standard_doors.EXECUTOR, standard_doors.POOL, parsl_door.ROW)
 
 GROUPS = {
     "basics": {row.name: row for row in _BASICS},

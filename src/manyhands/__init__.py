@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         CallTimeoutError,
         DeadlineError,
         DependencyError,
+        DoorNotInstalledError,
         EngineNotInstalledError,
         InvalidArgumentError,
         ManyhandsError,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
         WorkerStartError,
     )
     from manyhands.frontends.executor import Executor
+    from manyhands.frontends.parsl import ParslExecutor
     from manyhands.frontends.pool import Pool
     from manyhands.observe.actors import ActorFact
     from manyhands.observe.memory import MemoryReport
@@ -60,6 +62,7 @@ __all__ = [
     "CallTimeoutError",
     "DeadlineError",
     "DependencyError",
+    "DoorNotInstalledError",
     "EngineNotInstalledError",
     "Executor",
     "Future",
@@ -68,6 +71,7 @@ __all__ = [
     "MemoryReport",
     "NotCallableError",
     "OutOfMemoryError",
+    "ParslExecutor",
     "Pool",
     "Ref",
     "RemoteError",
@@ -116,6 +120,7 @@ _HOMES = {
     "core.stream": ("Stream",),
     "frontends.executor": ("Executor",),
     "frontends.pool": ("Pool",),
+    "frontends.parsl": ("ParslExecutor",),
     "observe.actors": ("ActorFact",),
     "observe.memory": ("MemoryReport",),
     "observe.report": ("Report",),

@@ -9,6 +9,7 @@ did not raise. Each class is also a built-in error where a caller would expect t
     ├── SessionClosedError         (RuntimeError)         a session used after its end, or in a forked child
     ├── UnknownEngineError         (ValueError)           an engine's name that nobody registered
     ├── EngineNotInstalledError    (ImportError)          an engine whose library is missing
+    ├── DoorNotInstalledError      (ImportError)          a door for a library's programs, and the library is missing
     ├── UnsupportedError           (NotImplementedError)  something that this engine cannot do
     ├── UnpicklableError           (pickle.PicklingError) a value that cannot travel between processes
     ├── UnloadableError            (pickle.UnpicklingError) a value that travelled and cannot be rebuilt
@@ -70,6 +71,10 @@ class EngineNotInstalledError(ManyhandsError, ImportError):
     """The engine exists but its library is not installed; the message says how to install it."""
 
 
+class DoorNotInstalledError(ManyhandsError, ImportError):
+    """A door for the programs of another library, which is not installed; the message says how to install it."""
+
+
 class UnsupportedError(ManyhandsError, NotImplementedError):
     """This engine cannot do this; the message names the engines that can."""
 
@@ -86,7 +91,9 @@ class DependencyError(ManyhandsError, RuntimeError):
     """A call was not run because a future among its arguments failed; that failure is the cause."""
 
 
-class StoreFullError(ManyhandsError, MemoryError):
+# MemoryError comes first, as it has a `__new__` of its own: the other way round `StoreFullError.__new__` is refused as
+# unsafe, and that is what copies of exceptions are made with.
+class StoreFullError(MemoryError, ManyhandsError):
     """A value fits neither into the memory nor onto the disk that the session may use; the message says what does."""
 
 

@@ -16,6 +16,7 @@ SAYS = {
     "disk_usage": "folders could not be read",
     "fibonacci": "plan(12) = 144",
     "imports": "imported most: sys",
+    "parsl_word_count": "of them different",
     "quicksort": "20000 values in order",
 }
 SMALL = str(Path(asyncio.__file__).parent)

@@ -21,6 +21,7 @@ HEAVY = {
     "multiprocessing",
     "numpy",
     "pandas",
+    "parsl",
     "ray",
     "rich",
     "tqdm",

@@ -76,6 +76,12 @@ def list_attributes(kind: type[BaseException]) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", CLASSES)
+def test_every_error_can_be_made_without_its_init(kind: type[BaseException]) -> None:
+    """As other libraries do that pickle exceptions in ways of their own."""
+    assert kind.__new__(kind, "what").args == ("what",)
+
+
+@pytest.mark.parametrize("kind", CLASSES)
 @pytest.mark.parametrize("protocol", [2, pickle.HIGHEST_PROTOCOL])
 def test_every_error_travels_with_its_attributes(kind: type[BaseException], protocol: int) -> None:
     error = make(kind)
