@@ -1,0 +1,510 @@
+"""joblib's door: a backend for `joblib.Parallel`, and so for all that is written for it, such as scikit-learn.
+
+>>> import joblib, manyhands
+>>> with joblib.parallel_config("manyhands", n_jobs=2):
+...     joblib.Parallel()(joblib.delayed(abs)(i) for i in (-1, -2))
+[1, 2]
+
+joblib cuts the tasks into batches and asks a backend to run each; what it wants to know of the end of one it is told
+by a callback. Where it only waits, our thread drives the workers meanwhile (`retrieval_context`), and the callbacks
+run there.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from concurrent.futures import Future as StandardFuture
+from contextlib import contextmanager
+from functools import partial
+from types import FunctionType
+from typing import TYPE_CHECKING, Any
+from weakref import ref as weak
+
+from joblib import cpu_count, parallel_config
+from joblib.parallel import (
+    AutoBatchingMixin,
+    FallbackToBackend,
+    ParallelBackendBase,
+    SequentialBackend,
+)
+
+from manyhands.core import place
+from manyhands.core.batch import Batch
+from manyhands.core.functions import name_callable
+from manyhands.core.parcels import packing
+from manyhands.core.reductions import reduce_mapped
+from manyhands.errors import InvalidArgumentError, WorkerStartError
+from manyhands.frontends.inner_threads import prepare_worker
+from manyhands.session import Session, get_session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from manyhands.core.refs import Ref
+
+_ARRAY_BYTES = 2**20
+"""joblib's own limit above which arrays are shared."""
+
+
+class ManyhandsBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
+    """Runs the batches of `joblib.Parallel` in the workers of a session.
+
+    joblib makes it, by the name "manyhands"; the parameters are keywords of `joblib.parallel_config`, or of
+    `joblib.Parallel`.
+
+    Parameters
+    ----------
+    nesting_level, inner_max_num_threads
+        As of joblib's own backends.
+    session
+        Whose workers to use. Left out, a session with `n_jobs` workers that is kept for the next call: see `shutdown`.
+        Inside a call, the session that the call belongs to.
+    initializer, initargs
+        A function run once in each worker before its first call, and its arguments.
+
+    Examples
+    --------
+    >>> import joblib
+    >>> import manyhands as mh
+    >>> with mh.Session(workers=2) as session, joblib.parallel_config("manyhands", session=session):
+    ...     joblib.Parallel()(joblib.delayed(pow)(i, 2) for i in range(4))
+    [0, 1, 4, 9]
+    """
+
+    supports_retrieve_callback = True
+    supports_inner_max_num_threads = True
+
+    def __init__(
+        self,
+        nesting_level: int | None = None,
+        inner_max_num_threads: int | None = None,
+        *,
+        session: Session | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: Iterable[Any] = (),
+    ) -> None:
+        super().__init__(nesting_level=nesting_level, inner_max_num_threads=inner_max_num_threads)
+        self._options = {"session": session, "initializer": initializer, "initargs": initargs}
+        self._given = _check_session(session)
+        if session is not None:
+            self.default_n_jobs = -1
+        self.parallel: Any = None
+        self._workers: _Claim | None = None  # joblib's tests look at it, as at that of its own backends
+        self._outstanding: set[Any] = set()
+        self._rule: tuple[float, str | None] = (_ARRAY_BYTES, "r")
+        self._arrays: _Arrays | None = None
+        self._calls: dict[FunctionType | None, _Calls] = {}
+
+    def effective_n_jobs(self, n_jobs: int | None) -> int:
+        """How many calls run at the same time where `n_jobs` are asked for; negative ones count from all."""
+        if n_jobs == 0:
+            raise ValueError("n_jobs == 0 in Parallel has no meaning")
+        session = self._given or _find_callers_session()
+        if n_jobs is None:
+            return 1 if session is None else session.workers
+        if n_jobs < 0:
+            n_jobs = max((cpu_count() if session is None else session.workers) + 1 + n_jobs, 1)
+        return n_jobs if session is None else min(n_jobs, session.workers)
+
+    def configure(
+        self,
+        n_jobs: int = 1,
+        parallel: Any = None,
+        prefer: str | None = None,  # noqa: ARG002 - joblib has chosen by it already
+        require: str | None = None,  # noqa: ARG002 - as above
+        *,
+        session: Session | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: Iterable[Any] = (),
+        max_nbytes: int | None = _ARRAY_BYTES,
+        mmap_mode: str | None = "r",
+        temp_folder: str | None = None,  # noqa: ARG002 - what is shared lies in no folder
+        verbose: int = 0,  # noqa: ARG002 - joblib prints
+        context: object = None,  # noqa: ARG002 - of multiprocessing, which is not used
+    ) -> int:
+        """Get ready for the calls of `parallel`, and say how many run at the same time."""
+        self._given = _check_session(session) or self._given
+        if initializer is not None:
+            self._options.update(initializer=initializer, initargs=initargs)
+        n_jobs = self.effective_n_jobs(n_jobs)
+        if n_jobs == 1:
+            raise FallbackToBackend(SequentialBackend(nesting_level=self.nesting_level))
+        with _lock:
+            is_taken, self._is_taken = self._is_taken, True
+        if is_taken:  # by another `Parallel` of the same `parallel_config`, such as one that gives a generator
+            raise FallbackToBackend(self._copy())
+        try:
+            self._workers = self._claim(n_jobs)
+        except BaseException:
+            self._is_taken = False
+            raise
+        if not self._workers.session.capabilities.concurrent:
+            self.terminate()
+            raise FallbackToBackend(SequentialBackend(nesting_level=self.nesting_level))
+        self.parallel = parallel
+        self._n_jobs = n_jobs
+        limit = float("inf") if max_nbytes is None or mmap_mode is None else max_nbytes
+        self._rule = limit, mmap_mode
+        return n_jobs
+
+    _is_taken = False
+
+    def _copy(self) -> ManyhandsBackend:
+        return type(self)(self.nesting_level, self.inner_max_num_threads, **self._options)
+
+    def _claim(self, n_jobs: int) -> _Claim:
+        session = self._given or _find_callers_session()
+        if session is not None:
+            return _Claim(session)
+        recipe = _Recipe(
+            n_jobs,
+            self.inner_max_num_threads,
+            self._options["initializer"],
+            tuple(self._options["initargs"]),
+            {name: os.environ.get(name) for name in self.MAX_NUM_THREADS_VARS},
+        )
+        return _borrow(recipe)
+
+    def start_call(self) -> None:
+        """A `Parallel` begins."""
+        assert self._workers is not None
+        self._arrays = _Arrays(self._workers.session, *self._rule)
+        self._calls = {}
+
+    def stop_call(self) -> None:
+        """It has ended: let go of what it has stored."""
+        self._arrays = None
+        self._calls = {}
+
+    def submit(self, func: Any, callback: Callable[[Any], object] | None = None) -> Any:
+        """Have a worker run a batch; `callback` is given the future when it is done."""
+        future: Any
+        try:
+            future = self._start(func)
+        except Exception as error:
+            # joblib may be in a callback, where nobody would hear of it.
+            future = StandardFuture()
+            future.set_exception(error)
+        if callback is not None:
+            self._outstanding.add(future)
+            future.add_done_callback(partial(self._pass_on, callback, self._outstanding))
+        return future
+
+    apply_async = submit  # what joblib before 1.5 calls it
+
+    def _start(self, batch: Any) -> Any:
+        assert self._workers is not None
+        items = batch.items
+        function = items[0][0]
+        if type(function) is FunctionType and all(item[0] is function for item in items):
+            content = [(args, kwargs) for _, args, kwargs in items]
+        else:
+            function, content = None, items
+        calls = self._calls.get(function)
+        if calls is None:
+            if len(self._calls) >= _FUNCTIONS:
+                self._calls.pop(next(iter(self._calls)))
+            name = name_callable(items[0][0])
+            calls = self._calls[function] = _Calls(function, name, self.get_nested_backend())
+        return self._workers.session.start_call(calls, (_Items(content, self._arrays),), {})
+
+    def _pass_on(
+        self, callback: Callable[[Any], object], outstanding: set[Any], future: Any
+    ) -> None:
+        try:
+            callback(future)  # submits the next batch, so not all have ended before it is
+        finally:
+            outstanding.discard(future)
+
+    def retrieve_result_callback(self, out: Any) -> Any:
+        """The results of a batch, or its error raised."""
+        try:
+            return out.result()
+        except WorkerStartError:
+            if self._workers is not None:
+                self._workers.spoil()
+            raise
+
+    @contextmanager
+    def retrieval_context(self) -> Iterator[None]:
+        """Where joblib would look every hundredth of a second whether all has ended, wait for that."""
+        if self.parallel.timeout is None and not self.parallel.return_generator:
+            assert self._workers is not None
+            self._workers.session.wait_until(self._has_ended, None)
+        yield
+
+    def _has_ended(self) -> bool:
+        # A failure of the tasks' own iterator shows nowhere else.
+        return not self._outstanding or getattr(self.parallel, "_aborting", False)
+
+    def abort_everything(self, ensure_ready: bool = True) -> None:
+        """Cancel what has been submitted and not ended, also what runs."""
+        workers = self._workers
+        if workers is None:
+            return
+        outstanding, self._outstanding = self._outstanding, set()
+        workers.session.cancel_calls(list(outstanding), running=True)
+        if ensure_ready:
+            workers.give_back()
+            self._workers = self._claim(self._n_jobs)
+        else:
+            self.terminate()
+
+    def terminate(self) -> None:
+        """The workers are not needed any more, here."""
+        workers, self._workers = self._workers, None
+        if workers is not None:
+            workers.give_back()
+            self._is_taken = False
+        self.reset_batch_stats()
+
+
+_FUNCTIONS = 16
+"""Functions of a `Parallel` that are pickled once, and not with each batch."""
+
+
+class _Calls(Batch):
+    """Runs the items of a batch in a worker.
+
+    Parameters
+    ----------
+    function
+        Of all items; None where each has its own.
+    name
+        What errors call it.
+    nested
+        The backend of parallel calls inside, and its ``n_jobs``.
+    """
+
+    def __init__(
+        self, function: FunctionType | None, name: str, nested: tuple[Any, int | None]
+    ) -> None:
+        self.function = function
+        self.nested = nested
+        self.__qualname__ = name
+
+    def __call__(self, items: list[Any]) -> list[Any]:  # type: ignore[override]
+        """The items' results."""
+        backend, n_jobs = self.nested
+        with parallel_config(backend=backend, n_jobs=n_jobs):
+            function = self.function
+            if function is None:
+                return [fn(*args, **kwargs) for fn, args, kwargs in items]
+            return [function(*args, **kwargs) for args, kwargs in items]
+
+
+class _Items(list[Any]):
+    """The items of a batch; the arrays among their arguments travel as joblib's users know it."""
+
+    def __init__(self, items: list[Any], arrays: _Arrays | None) -> None:
+        super().__init__(items)
+        self._reduce_array = arrays
+
+    def __reduce__(self) -> Any:
+        packing.reduce_array = self._reduce_array
+        return list, (tuple(self),)
+
+
+class _Arrays:
+    """How the arrays among the arguments of one `Parallel` travel.
+
+    Up to `limit` bytes they are copied, and calls may write to them. Larger ones are stored once, and known again by
+    being the same object: their content is not looked at a second time. Those of files are mapped from there.
+
+    Parameters
+    ----------
+    session
+        Where they are stored.
+    limit
+        In bytes.
+    mode
+        As of `numpy.memmap`, of those that are stored.
+    """
+
+    def __init__(self, session: Session, limit: float, mode: str | None) -> None:
+        self._session = session
+        self._limit = limit
+        self._access = {"copy": mode == "c", "writable": mode in ("r+", "w+")}
+        self._known: dict[int, tuple[weak[Any], Ref[Any] | None]] = {}
+
+    def __call__(self, array: Any) -> Any:
+        """What pickle's ``__reduce__`` gives; None where the usual way is right."""
+        mapped = reduce_mapped(array, writable=True)
+        if mapped is not None:
+            return mapped
+        if array.dtype.hasobject:
+            return None
+        if array.nbytes <= self._limit:
+            return array.__reduce__()
+        ref = self._store(array)
+        return None if ref is None else (_read, (ref,))
+
+    def _store(self, array: Any) -> Ref[Any] | None:
+        known, key = self._known, id(array)
+        entry = known.get(key)
+        is_new = entry is None or entry[0]() is not array
+        if not is_new and entry is not None and entry[1] is not None:
+            return entry[1]
+        # Parts of an array are often made anew for each call: the store knows them by address and content.
+        is_part = type(array.base) is type(array) and not any(self._access.values())
+        ref = None if is_new and is_part else self._session.put(array, **self._access)
+
+        def forget(_: object) -> None:
+            known.pop(key, None)
+
+        known[key] = weak(array, forget), ref
+        return ref
+
+
+def _read(ref: Ref[Any]) -> Any:
+    """While the items are read in a worker: the array that was stored."""
+    return ref.get()
+
+
+def _check_session(session: object) -> Session | None:
+    if session is not None and not isinstance(session, Session):
+        raise InvalidArgumentError(
+            f"session={session!r}: it is a manyhands.Session, or left out for one that is kept between calls"
+        )
+    return session
+
+
+def _find_callers_session() -> Session | None:
+    """In a call: the session that it belongs to, whose workers are to do it all."""
+    return get_session() if place.in_worker or place.here.get() is not None else None
+
+
+# The session that is kept.
+
+
+class _Recipe:
+    """What a kept session was asked for."""
+
+    def __init__(
+        self,
+        n_jobs: int,
+        threads: int | None,
+        initializer: Callable[..., object] | None,
+        initargs: tuple[Any, ...],
+        variables: dict[str, str | None],
+    ) -> None:
+        self.n_jobs = n_jobs
+        self.threads = threads
+        self.initializer = initializer
+        self.initargs = initargs
+        self.variables = variables
+
+    def open(self) -> Session:
+        initializer, initargs = self.initializer, self.initargs
+        if self.threads is not None:
+            variables = dict.fromkeys(self.variables, str(self.threads))
+            initializer, initargs = prepare_worker, (variables, initializer, initargs)
+        return Session(workers=self.n_jobs, initializer=initializer, initargs=initargs)
+
+    def is_like(self, other: _Recipe) -> bool:
+        return (
+            (self.n_jobs, self.threads, self.variables)
+            == (other.n_jobs, other.threads, other.variables)
+            and self.initializer == other.initializer
+            and len(self.initargs) == len(other.initargs)
+            and all(map(_is_same, self.initargs, other.initargs))
+        )
+
+
+def _is_same(one: object, other: object) -> bool:
+    if one is other:
+        return True
+    try:
+        return bool(one == other)
+    except Exception:  # arrays compare to arrays
+        return False
+
+
+class _Kept:
+    """A session that is kept, and how many use it."""
+
+    def __init__(self, recipe: _Recipe) -> None:
+        self.recipe = recipe
+        self.session = recipe.open()
+        self.users = 0
+
+
+class _Claim:
+    """The use of a session by one `Parallel`."""
+
+    def __init__(self, session: Session, kept: _Kept | None = None) -> None:
+        self.session = session
+        self._kept = kept
+
+    def give_back(self) -> None:
+        """Close the session if it was kept, is so no longer, and this was the last use."""
+        kept, self._kept = self._kept, None
+        if kept is None:
+            return
+        with _lock:
+            kept.users -= 1
+            is_over = kept is not _kept and not kept.users
+        if is_over:
+            kept.session.close()
+
+    def spoil(self) -> None:
+        """The session is broken, so it is not kept for others."""
+        if self._kept is not None:
+            _replace(self._kept)
+
+
+_lock = threading.Lock()
+_kept: _Kept | None = None
+
+
+def _borrow(recipe: _Recipe) -> _Claim:
+    """Use the kept session if it is like the one that is asked for; else keep another from now on."""
+    global _kept
+    with _lock:
+        former = _kept
+        if former is None or not former.recipe.is_like(recipe):
+            _kept = _Kept(recipe)
+        else:
+            former = None
+        assert _kept is not None
+        _kept.users += 1
+        claim = _Claim(_kept.session, _kept)
+        is_over = former is not None and not former.users
+    if is_over and former is not None:
+        former.session.close()
+    return claim
+
+
+def _replace(kept: _Kept | None) -> None:
+    """Keep `kept` no longer."""
+    global _kept
+    with _lock:
+        if kept is None or kept is not _kept:
+            return
+        _kept = None
+        is_over = not kept.users
+    if is_over:
+        kept.session.close()
+
+
+def shutdown() -> None:
+    """End the workers that are kept between calls; the next call starts others.
+
+    At the end of the program that is done by itself.
+
+    Examples
+    --------
+    >>> from manyhands.frontends.joblib import shutdown
+    >>> shutdown()
+    """
+    _replace(_kept)
+
+
+def _forget() -> None:
+    """In a forked child: the workers are its parent's, and the lock may be held by a thread that it has not."""
+    global _kept, _lock
+    _kept, _lock = None, threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forget)
