@@ -35,7 +35,12 @@ def await_joblib() -> None:
 
 
 def _enter(table: Any) -> None:
+    from manyhands.core import place
+
     table.register_parallel_backend(NAME, _make_backend)
+    if place.in_worker:
+        # Processes that a worker starts are too many, and those of loky find none of the libraries that it found.
+        table.register_parallel_backend("loky", _make_backend)
 
 
 def _make_backend(**options: Any) -> Any:

@@ -17,6 +17,10 @@ import threading
 from concurrent.futures import Future as StandardFuture
 from contextlib import contextmanager
 from functools import partial
+from importlib import import_module
+from multiprocessing import current_process
+from pickle import dumps, loads
+from time import monotonic
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 from weakref import ref as weak
@@ -32,10 +36,11 @@ from joblib.parallel import (
 from manyhands.core import place
 from manyhands.core.batch import Batch
 from manyhands.core.functions import name_callable
+from manyhands.core.future import Future
 from manyhands.core.parcels import packing
 from manyhands.core.reductions import reduce_mapped
 from manyhands.errors import InvalidArgumentError, WorkerStartError
-from manyhands.frontends.inner_threads import prepare_worker
+from manyhands.frontends.preparation import Preparation
 from manyhands.session import Session, get_session
 
 if TYPE_CHECKING:
@@ -45,6 +50,24 @@ if TYPE_CHECKING:
 
 _ARRAY_BYTES = 2**20
 """joblib's own limit above which arrays are shared."""
+
+_FUNCTIONS = 16
+"""Functions of a `Parallel` that are pickled once, and not with each batch."""
+
+_DEFAULT_AHEAD = "2 * n_jobs"
+"""joblib's default of ``pre_dispatch``, as no user would happen to write it."""
+
+_AHEAD = 32
+"""How many quick batches there may be for each worker where ``pre_dispatch`` was left open."""
+
+_AHEAD_SECONDS = 0.02
+"""How long they may take together."""
+
+_SLOW_SECONDS = 0.001
+"""A task that takes longer to come is not asked for before it is needed."""
+
+_ATOMS = frozenset({int, float, bool, str, bytes, type(None), complex})
+"""Types of arguments that every process knows."""
 
 
 class ManyhandsBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
@@ -75,6 +98,10 @@ class ManyhandsBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
     supports_retrieve_callback = True
     supports_inner_max_num_threads = True
 
+    # A batch costs a tenth of what it costs joblib's own backends, so it can be shorter, and the end more even.
+    MIN_IDEAL_BATCH_DURATION = 0.05
+    MAX_IDEAL_BATCH_DURATION = 0.5
+
     def __init__(
         self,
         nesting_level: int | None = None,
@@ -83,6 +110,7 @@ class ManyhandsBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
         session: Session | None = None,
         initializer: Callable[..., object] | None = None,
         initargs: Iterable[Any] = (),
+        idle_worker_timeout: float | None = None,  # noqa: ARG002 - loky's; here workers stay
     ) -> None:
         super().__init__(nesting_level=nesting_level, inner_max_num_threads=inner_max_num_threads)
         self._options = {"session": session, "initializer": initializer, "initargs": initargs}
@@ -95,6 +123,8 @@ class ManyhandsBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
         self._rule: tuple[float, str | None] = (_ARRAY_BYTES, "r")
         self._arrays: _Arrays | None = None
         self._calls: dict[FunctionType | None, _Calls] = {}
+        self._latest = 0.0  # seconds from the submission of a batch to its end
+        self._goes_further = False
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
         """How many calls run at the same time where `n_jobs` are asked for; negative ones count from all."""
@@ -117,6 +147,7 @@ class ManyhandsBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
         session: Session | None = None,
         initializer: Callable[..., object] | None = None,
         initargs: Iterable[Any] = (),
+        idle_worker_timeout: float | None = None,  # noqa: ARG002 - see `__init__`
         max_nbytes: int | None = _ARRAY_BYTES,
         mmap_mode: str | None = "r",
         temp_folder: str | None = None,  # noqa: ARG002 - what is shared lies in no folder
@@ -143,12 +174,14 @@ class ManyhandsBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
             self.terminate()
             raise FallbackToBackend(SequentialBackend(nesting_level=self.nesting_level))
         self.parallel = parallel
+        self._drives = parallel.timeout is None and not parallel.return_generator
         self._n_jobs = n_jobs
         limit = float("inf") if max_nbytes is None or mmap_mode is None else max_nbytes
         self._rule = limit, mmap_mode
         return n_jobs
 
     _is_taken = False
+    _drives = False
 
     def _copy(self) -> ManyhandsBackend:
         return type(self)(self.nesting_level, self.inner_max_num_threads, **self._options)
@@ -171,6 +204,9 @@ class ManyhandsBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
         assert self._workers is not None
         self._arrays = _Arrays(self._workers.session, *self._rule)
         self._calls = {}
+        # Where the user has said how far to go ahead, that holds; and of "auto" joblib makes longer batches.
+        is_left_open = self.parallel.pre_dispatch == _DEFAULT_AHEAD
+        self._goes_further = is_left_open and self.parallel.batch_size != "auto"
 
     def stop_call(self) -> None:
         """It has ended: let go of what it has stored."""
@@ -188,7 +224,9 @@ class ManyhandsBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
             future.set_exception(error)
         if callback is not None:
             self._outstanding.add(future)
-            future.add_done_callback(partial(self._pass_on, callback, self._outstanding))
+            # To be told costs less where we drive ourselves: the background thread is not woken for it.
+            tell = future.notify if self._drives and type(future) is Future else future.add_done_callback
+            tell(partial(self._pass_on, callback, self._outstanding))
         return future
 
     apply_async = submit  # what joblib before 1.5 calls it
@@ -197,25 +235,56 @@ class ManyhandsBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
         assert self._workers is not None
         items = batch.items
         function = items[0][0]
-        if type(function) is FunctionType and all(item[0] is function for item in items):
-            content = [(args, kwargs) for _, args, kwargs in items]
+        is_plain = all(not kwargs and _ATOMS.issuperset(map(type, args)) for _, args, kwargs in items)
+        content: Any
+        if type(function) is not FunctionType or any(item[0] is not function for item in items):
+            function, content = None, _Items(items, self._arrays)
+        elif is_plain:  # what this pickles, the session has not to look into
+            content = dumps([args for _, args, _ in items], 5)
         else:
-            function, content = None, items
+            content = _Items([(args, kwargs) for _, args, kwargs in items], self._arrays)
+        self._goes_further = self._goes_further and is_plain
         calls = self._calls.get(function)
         if calls is None:
-            if len(self._calls) >= _FUNCTIONS:
-                self._calls.pop(next(iter(self._calls)))
-            name = name_callable(items[0][0])
-            calls = self._calls[function] = _Calls(function, name, self.get_nested_backend())
-        return self._workers.session.start_call(calls, (_Items(content, self._arrays),), {})
+            calls = self._calls[function] = self._make_calls(function, name_callable(items[0][0]))
+        return self._workers.session.start_call(calls, (content,), {})
+
+    def _make_calls(self, function: FunctionType | None, name: str) -> _Calls:
+        if len(self._calls) >= _FUNCTIONS:
+            self._calls.pop(next(iter(self._calls)))
+        nested = self.get_nested_backend()
+        if not isinstance(nested, tuple):  # of a subclass as old as joblib 0.12
+            nested = nested, None
+        return _Calls(function, name, nested)
 
     def _pass_on(
         self, callback: Callable[[Any], object], outstanding: set[Any], future: Any
     ) -> None:
         try:
             callback(future)  # submits the next batch, so not all have ended before it is
+            if self._goes_further and self._latest < _AHEAD_SECONDS:
+                self._go_further(outstanding)
         finally:
             outstanding.discard(future)
+
+    def _go_further(self, outstanding: set[Any]) -> None:
+        """Have joblib submit one batch more: of quick ones, its four for two workers leave them idle half of the time.
+
+        So it goes on until there is a moment's work ahead, or the tasks turn out to come slowly themselves.
+        """
+        parallel = self.parallel
+        if len(outstanding) >= _AHEAD * self._n_jobs:
+            return
+        begin = monotonic()
+        with parallel._lock:
+            if parallel._original_iterator is not None and not parallel._aborting:
+                parallel.dispatch_next()
+        self._goes_further = self._goes_further and monotonic() - begin < _SLOW_SECONDS
+
+    def batch_completed(self, batch_size: int, duration: float) -> None:
+        """A batch has ended `duration` seconds after its submission."""
+        self._latest = duration
+        super().batch_completed(batch_size, duration)
 
     def retrieve_result_callback(self, out: Any) -> Any:
         """The results of a batch, or its error raised."""
@@ -229,7 +298,7 @@ class ManyhandsBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
     @contextmanager
     def retrieval_context(self) -> Iterator[None]:
         """Where joblib would look every hundredth of a second whether all has ended, wait for that."""
-        if self.parallel.timeout is None and not self.parallel.return_generator:
+        if self._drives:
             assert self._workers is not None
             self._workers.session.wait_until(self._has_ended, None)
         yield
@@ -260,10 +329,6 @@ class ManyhandsBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
         self.reset_batch_stats()
 
 
-_FUNCTIONS = 16
-"""Functions of a `Parallel` that are pickled once, and not with each batch."""
-
-
 class _Calls(Batch):
     """Runs the items of a batch in a worker.
 
@@ -284,13 +349,15 @@ class _Calls(Batch):
         self.nested = nested
         self.__qualname__ = name
 
-    def __call__(self, items: list[Any]) -> list[Any]:  # type: ignore[override]
+    def __call__(self, items: Any) -> list[Any]:  # type: ignore[override]
         """The items' results."""
         backend, n_jobs = self.nested
         with parallel_config(backend=backend, n_jobs=n_jobs):
             function = self.function
             if function is None:
                 return [fn(*args, **kwargs) for fn, args, kwargs in items]
+            if type(items) is bytes:
+                return [function(*args) for args in loads(items)]
             return [function(*args, **kwargs) for args, kwargs in items]
 
 
@@ -333,10 +400,12 @@ class _Arrays:
         mapped = reduce_mapped(array, writable=True)
         if mapped is not None:
             return mapped
-        if array.dtype.hasobject:
+        if array.dtype.hasobject or not array.nbytes:
             return None
         if array.nbytes <= self._limit:
-            return array.__reduce__()
+            order = "C" if array.flags.c_contiguous or not array.flags.f_contiguous else "F"
+            content = bytearray(array.tobytes(order))
+            return _rebuild, (content, array.dtype, array.shape, order)
         ref = self._store(array)
         return None if ref is None else (_read, (ref,))
 
@@ -355,6 +424,11 @@ class _Arrays:
 
         known[key] = weak(array, forget), ref
         return ref
+
+
+def _rebuild(content: bytearray, dtype: Any, shape: tuple[int, ...], order: str) -> Any:
+    """While the items are read in a worker: an array that was copied."""
+    return import_module("numpy").ndarray(shape, dtype, content, order=order)
 
 
 def _read(ref: Ref[Any]) -> Any:
@@ -396,11 +470,13 @@ class _Recipe:
         self.variables = variables
 
     def open(self) -> Session:
-        initializer, initargs = self.initializer, self.initargs
-        if self.threads is not None:
-            variables = dict.fromkeys(self.variables, str(self.threads))
-            initializer, initargs = prepare_worker, (variables, initializer, initargs)
-        return Session(workers=self.n_jobs, initializer=initializer, initargs=initargs)
+        is_limited = self.threads is not None
+        limits = dict.fromkeys(self.variables, str(self.threads)) if is_limited else {}
+        return Session(
+            workers=self.n_jobs,
+            initializer=Preparation(limits, bytes(current_process().authkey)),
+            initargs=(self.initializer, *self.initargs),
+        )
 
     def is_like(self, other: _Recipe) -> bool:
         return (

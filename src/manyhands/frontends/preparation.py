@@ -1,0 +1,43 @@
+"""What a worker needs before it meets joblib: by itself, since joblib brings NumPy, which reads it when it is loaded."""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+
+class Preparation:
+    """An initializer that calls another, and has done its own work when it is unpickled: before that other is.
+
+    Parameters
+    ----------
+    variables
+        For the environment: how many inner threads numeric libraries are to have.
+    authkey
+        Of `multiprocessing`, for the proxies of its managers.
+    """
+
+    def __init__(self, variables: dict[str, str], authkey: bytes) -> None:
+        self._variables = variables
+        self._authkey = authkey
+
+    def __reduce__(self) -> Any:
+        return prepare, (self._variables, self._authkey)
+
+    def __call__(self, initializer: Callable[..., object] | None, *args: Any) -> None:
+        """Do what the user wants at a worker's start."""
+        if initializer is not None:
+            initializer(*args)
+
+
+def prepare(variables: dict[str, str], authkey: bytes) -> Preparation:
+    """Undo `Preparation.__reduce__`, in a worker."""
+    from multiprocessing.process import current_process
+
+    os.environ.update(variables)
+    current_process().authkey = authkey  # type: ignore[assignment]
+    return Preparation(variables, authkey)
