@@ -123,7 +123,7 @@ def _is_mapped(file: str, address: int) -> bool:
 
 
 def map_array(
-    file: str, layout: tuple[int, Any, tuple[int, ...], tuple[int, ...]], is_map: bool, mode: str
+    file: str, layout: tuple[int, Any, tuple[int, ...], tuple[int, ...]], is_map: bool, mode: str = "r"
 ) -> Any:
     """Map elements of a file.
 
