@@ -18,6 +18,7 @@ from concurrent.futures import Future as StandardFuture
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
+from itertools import count, islice
 from multiprocessing import current_process
 from pickle import dumps, loads
 from time import monotonic
@@ -36,7 +37,6 @@ from joblib.parallel import (
 from manyhands.core import place
 from manyhands.core.batch import Batch
 from manyhands.core.functions import name_callable
-from manyhands.core.future import Future
 from manyhands.core.parcels import packing
 from manyhands.core.reductions import reduce_mapped
 from manyhands.errors import InvalidArgumentError, WorkerStartError
@@ -62,6 +62,12 @@ _AHEAD = 32
 
 _AHEAD_SECONDS = 0.02
 """How long they may take together."""
+
+_FIRST = 32
+"""How many batches for each worker are looked at whether they have ended."""
+
+_LOOK_EVERY = 32
+"""Submissions after which that is done while joblib has not begun to wait."""
 
 _SLOW_SECONDS = 0.001
 """A task that takes longer to come is not asked for before it is needed."""
@@ -119,12 +125,13 @@ class ManyhandsBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
             self.default_n_jobs = -1
         self.parallel: Any = None
         self._workers: _Claim | None = None  # joblib's tests look at it, as at that of its own backends
-        self._outstanding: set[Any] = set()
+        self._outstanding: dict[Any, Callable[[Any], object] | None] = {}
         self._rule: tuple[float, str | None] = (_ARRAY_BYTES, "r")
         self._arrays: _Arrays | None = None
         self._calls: dict[FunctionType | None, _Calls] = {}
         self._latest = 0.0  # seconds from the submission of a batch to its end
         self._goes_further = False
+        self._submissions = count(1)
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
         """How many calls run at the same time where `n_jobs` are asked for; negative ones count from all."""
@@ -182,6 +189,7 @@ class ManyhandsBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
 
     _is_taken = False
     _drives = False
+    _is_taking_in = False
 
     def _copy(self) -> ManyhandsBackend:
         return type(self)(self.nesting_level, self.inner_max_num_threads, **self._options)
@@ -222,11 +230,11 @@ class ManyhandsBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
             # joblib may be in a callback, where nobody would hear of it.
             future = StandardFuture()
             future.set_exception(error)
-        if callback is not None:
-            self._outstanding.add(future)
-            # To be told costs less where we drive ourselves: the background thread is not woken for it.
-            tell = future.notify if self._drives and type(future) is Future else future.add_done_callback
-            tell(partial(self._pass_on, callback, self._outstanding))
+        self._outstanding[future] = callback
+        if not self._drives:
+            future.add_done_callback(partial(self._pass_on, self._outstanding))
+        elif not next(self._submissions) % _LOOK_EVERY:
+            self._take_in()
         return future
 
     apply_async = submit  # what joblib before 1.5 calls it
@@ -257,23 +265,41 @@ class ManyhandsBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
             nested = nested, None
         return _Calls(function, name, nested)
 
-    def _pass_on(
-        self, callback: Callable[[Any], object], outstanding: set[Any], future: Any
-    ) -> None:
-        try:
-            callback(future)  # submits the next batch, so not all have ended before it is
+    def _pass_on(self, outstanding: dict[Any, Any], future: Any) -> None:
+        """Tell joblib of the end of a batch."""
+        callback = outstanding.pop(future, None)
+        if callback is not None:  # which submits the next one
+            callback(future)
             if self._goes_further and self._latest < _AHEAD_SECONDS:
-                self._go_further(outstanding)
-        finally:
-            outstanding.discard(future)
+                self._go_further()
 
-    def _go_further(self, outstanding: set[Any]) -> None:
+    def _has_news(self) -> bool:
+        # A failure of the tasks' own iterator shows nowhere else.
+        return bool(self._list_ended()) or getattr(self.parallel, "_aborting", False)
+
+    def _list_ended(self) -> list[Any]:
+        """Batches that have ended, of those that were submitted first: others have hardly begun."""
+        first = islice(self._outstanding, _FIRST * self._n_jobs)
+        return [future for future in first if future.done()]
+
+    def _take_in(self) -> None:
+        if self._is_taking_in:  # a callback has submitted
+            return
+        self._is_taking_in = True
+        try:
+            outstanding = self._outstanding
+            for future in self._list_ended():
+                self._pass_on(outstanding, future)
+        finally:
+            self._is_taking_in = False
+
+    def _go_further(self) -> None:
         """Have joblib submit one batch more: of quick ones, its four for two workers leave them idle half of the time.
 
         So it goes on until there is a moment's work ahead, or the tasks turn out to come slowly themselves.
         """
         parallel = self.parallel
-        if len(outstanding) >= _AHEAD * self._n_jobs:
+        if len(self._outstanding) >= _AHEAD * self._n_jobs:
             return
         begin = monotonic()
         with parallel._lock:
@@ -300,19 +326,18 @@ class ManyhandsBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
         """Where joblib would look every hundredth of a second whether all has ended, wait for that."""
         if self._drives:
             assert self._workers is not None
-            self._workers.session.wait_until(self._has_ended, None)
+            session = self._workers.session
+            while self._outstanding and not getattr(self.parallel, "_aborting", False):
+                session.wait_until(self._has_news, None)
+                self._take_in()
         yield
-
-    def _has_ended(self) -> bool:
-        # A failure of the tasks' own iterator shows nowhere else.
-        return not self._outstanding or getattr(self.parallel, "_aborting", False)
 
     def abort_everything(self, ensure_ready: bool = True) -> None:
         """Cancel what has been submitted and not ended, also what runs."""
         workers = self._workers
         if workers is None:
             return
-        outstanding, self._outstanding = self._outstanding, set()
+        outstanding, self._outstanding = self._outstanding, {}
         workers.session.cancel_calls(list(outstanding), running=True)
         if ensure_ready:
             workers.give_back()
