@@ -164,7 +164,7 @@ class Packing(_local):
 
     reduce_array: Callable[[Any], Any] | None = None
     """How NumPy's arrays are taken apart in what is left of this pickle, set by the ``__reduce__`` of what holds them;
-    where it gives None, and where nothing is set, they are in the usual way."""
+    where nothing is set, they are in the usual way."""
 
 
 packing = Packing()

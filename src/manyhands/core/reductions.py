@@ -55,10 +55,13 @@ def rebuild_memoryview(buffer: Any, format_: str, shape: tuple[int, ...]) -> mem
 
 
 def reduce_array(array: Any) -> Any:
-    """An array of a file goes by the file's name; others so that their elements can stay where they are."""
+    """As `share_array`, unless what holds the array has a rule of its own."""
     reduce = packing.reduce_array
-    if reduce is not None and (reduced := reduce(array)) is not None:
-        return reduced
+    return share_array(array) if reduce is None else reduce(array)
+
+
+def share_array(array: Any) -> Any:
+    """An array of a file goes by the file's name; others so that their elements can stay where they are."""
     if array.nbytes >= _MAPPED_BYTES and (by_name := reduce_mapped(array)) is not None:
         return by_name
     is_plain = type(array).__name__ == "ndarray" and not array.dtype.hasobject
@@ -123,7 +126,10 @@ def _is_mapped(file: str, address: int) -> bool:
 
 
 def map_array(
-    file: str, layout: tuple[int, Any, tuple[int, ...], tuple[int, ...]], is_map: bool, mode: str = "r"
+    file: str,
+    layout: tuple[int, Any, tuple[int, ...], tuple[int, ...]],
+    is_map: bool,
+    mode: str = "r",
 ) -> Any:
     """Map elements of a file.
 

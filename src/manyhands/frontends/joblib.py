@@ -17,7 +17,6 @@ import threading
 from concurrent.futures import Future as StandardFuture
 from contextlib import contextmanager
 from functools import partial
-from importlib import import_module
 from itertools import count, islice
 from multiprocessing import current_process
 from pickle import dumps, loads
@@ -38,7 +37,7 @@ from manyhands.core import place
 from manyhands.core.batch import Batch
 from manyhands.core.functions import name_callable
 from manyhands.core.parcels import packing
-from manyhands.core.reductions import reduce_mapped
+from manyhands.core.reductions import reduce_mapped, share_array
 from manyhands.errors import InvalidArgumentError, WorkerStartError
 from manyhands.frontends.preparation import Preparation
 from manyhands.session import Session, get_session
@@ -218,6 +217,8 @@ class ManyhandsBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
 
     def stop_call(self) -> None:
         """It has ended: let go of what it has stored."""
+        if self._arrays is not None:
+            self._arrays.clear()
         self._arrays = None
         self._calls = {}
 
@@ -421,18 +422,20 @@ class _Arrays:
         self._known: dict[int, tuple[weak[Any], Ref[Any] | None]] = {}
 
     def __call__(self, array: Any) -> Any:
-        """What pickle's ``__reduce__`` gives; None where the usual way is right."""
+        """What pickle's ``__reduce__`` gives."""
         mapped = reduce_mapped(array, writable=True)
         if mapped is not None:
             return mapped
-        if array.dtype.hasobject or not array.nbytes:
-            return None
+        if array.dtype.hasobject:
+            return share_array(array)
         if array.nbytes <= self._limit:
-            order = "C" if array.flags.c_contiguous or not array.flags.f_contiguous else "F"
-            content = bytearray(array.tobytes(order))
-            return _rebuild, (content, array.dtype, array.shape, order)
+            return _copy, (_Shared(array),)
         ref = self._store(array)
-        return None if ref is None else (_read, (ref,))
+        return share_array(array) if ref is None else (_read, (ref,))
+
+    def clear(self) -> None:
+        """Let go of all, at once and not when a cycle of references is found."""
+        self._known.clear()
 
     def _store(self, array: Any) -> Ref[Any] | None:
         known, key = self._known, id(array)
@@ -451,9 +454,19 @@ class _Arrays:
         return ref
 
 
-def _rebuild(content: bytearray, dtype: Any, shape: tuple[int, ...], order: str) -> Any:
-    """While the items are read in a worker: an array that was copied."""
-    return import_module("numpy").ndarray(shape, dtype, content, order=order)
+class _Shared:
+    """Stands for an array that goes the usual way: as large as it is, it is sent once, while its content is the same."""
+
+    def __init__(self, array: Any) -> None:
+        self.array = array
+
+    def __reduce__(self) -> Any:
+        return share_array(self.array)
+
+
+def _copy(array: Any) -> Any:
+    """While the items are read in a worker: an array that the call may write to."""
+    return array.copy("K")
 
 
 def _read(ref: Ref[Any]) -> Any:

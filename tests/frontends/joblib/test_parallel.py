@@ -264,48 +264,35 @@ def test_shared_memory_of_threads_is_given_by_threads() -> None:
 # How far ahead.
 
 
-def test_what_the_user_says_of_going_ahead_holds() -> None:
-    taken: list[int] = []
+def count_ahead(task: Any, tasks: int, seconds: float = 0, **options: Any) -> int:
+    """How many quick batches were under way at most when another task was asked for."""
+    running: list[int] = []
 
     def make() -> Iterator[Any]:
-        for i in range(300):
-            taken.append(i)
-            yield delayed(square)(i)
+        for _ in range(tasks):
+            time.sleep(seconds)
+            running.append(len(kept._backend._outstanding))
+            yield task
 
-    results = parallel(pre_dispatch=3, batch_size=1, return_as="generator")(make())
-    for i, _ in enumerate(results):
-        # Results that are there wait in joblib, and each of them has let one more task in.
-        assert len(taken) <= 300 if i else True
-    with parallel(pre_dispatch=3, batch_size=1) as kept:
+    with parallel(batch_size=1, **options) as kept:
         kept(make())
-        assert kept._backend._goes_further is False
+    return max(running)
+
+
+def test_quick_tasks_are_asked_for_ahead() -> None:
+    assert 8 < count_ahead(delayed(square)(3), 2000) <= 64
+
+
+def test_what_the_user_says_of_going_ahead_holds() -> None:
+    assert count_ahead(delayed(square)(3), 2000, pre_dispatch=3) <= 3
 
 
 def test_tasks_that_come_slowly_are_not_asked_for_ahead() -> None:
-    running: list[int] = []
-
-    def make() -> Iterator[Any]:
-        for i in range(12):
-            time.sleep(0.005)
-            running.append(len(kept._backend._outstanding))
-            yield delayed(square)(i)
-
-    with parallel(batch_size=1) as kept:
-        kept(make())
-    assert max(running) <= 6
+    assert count_ahead(delayed(square)(3), 12, seconds=0.005) <= 6
 
 
 def test_tasks_with_large_arguments_are_not_asked_for_ahead() -> None:
-    running: list[int] = []
-
-    def make() -> Iterator[Any]:
-        for i in range(40):
-            running.append(len(kept._backend._outstanding))
-            yield delayed(len)([i] * 1000)
-
-    with parallel(batch_size=1) as kept:
-        kept(make())
-    assert max(running) <= 4
+    assert count_ahead(delayed(len)([3] * 1000), 100) <= 4
 
 
 # Workers.
@@ -419,26 +406,29 @@ def test_what_a_manager_of_multiprocessing_holds_can_be_used() -> None:
 # Calls inside calls.
 
 
-def call_inside(backend: str | None) -> tuple[str, list[int]]:
+def call_inside(backend: str | None) -> tuple[str, int, set[tuple[int, int]]]:
     inside = Parallel(n_jobs=2, backend=backend)
-    pids = inside(delayed(wait_and_get_pid)() for _ in range(4))
-    return type(inside._backend).__name__, pids
+    found = inside(delayed(get_pids)() for _ in range(4))
+    return type(inside._backend).__name__, os.getppid(), set(found)
+
+
+def get_pids() -> tuple[int, int]:
+    time.sleep(0.02)
+    return os.getpid(), os.getppid()
 
 
 def test_parallel_calls_inside_use_threads() -> None:
-    for kind, pids in parallel()(delayed(call_inside)(None) for _ in range(3)):
+    for kind, _, pids in parallel()(delayed(call_inside)(None) for _ in range(3)):
         assert kind == "ThreadingBackend"
-        assert len(set(pids)) == 1
+        assert len(pids) == 1
 
 
 @pytest.mark.parametrize("backend", ["manyhands", "loky"])
 def test_processes_for_calls_inside_are_the_workers_that_there_are(backend: str) -> None:
-    with mh.Session(workers=2) as session:
-        with joblib.parallel_config("manyhands", session=session):
-            found = Parallel()(delayed(call_inside)(backend) for _ in range(6))
-        # One stands in for each that waits.
-        assert len({pid for _, pids in found for pid in pids}) <= 4
-        assert {kind for kind, _ in found} == {"ManyhandsBackend"}
+    found = parallel()(delayed(call_inside)(backend) for _ in range(3))
+    assert {kind for kind, _, _ in found} == {"ManyhandsBackend"}
+    # All are children of the template, and none is a child of a worker.
+    assert len({parent for _, parent, pids in found for _, parent in {(0, parent), *pids}}) == 1
 
 
 def recurse(depth: int) -> int:
@@ -453,7 +443,8 @@ def test_calls_may_be_nested_deeply() -> None:
 
 def test_a_call_of_a_map_uses_the_workers_of_its_session() -> None:
     def fit(_: int) -> set[int]:
-        return set(Parallel(n_jobs=2)(delayed(wait_and_get_pid)() for _ in range(4)))
+        found = Parallel(n_jobs=2)(delayed(get_pids)() for _ in range(4))
+        return {os.getppid(), *(parent for _, parent in found)}
 
     with mh.Session(workers=2) as session:
-        assert len(set().union(*session.map(fit, range(2)))) <= 4
+        assert len(set().union(*session.map(fit, range(2)))) == 1
