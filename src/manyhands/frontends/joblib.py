@@ -118,12 +118,18 @@ class ManyhandsBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
         idle_worker_timeout: float | None = None,  # noqa: ARG002 - loky's; here workers stay
     ) -> None:
         super().__init__(nesting_level=nesting_level, inner_max_num_threads=inner_max_num_threads)
-        self._options = {"session": session, "initializer": initializer, "initargs": initargs}
+        self._options: dict[str, Any] = {
+            "session": session,
+            "initializer": initializer,
+            "initargs": tuple(initargs),
+        }
         self._given = _check_session(session)
         if session is not None:
             self.default_n_jobs = -1
         self.parallel: Any = None
-        self._workers: _Claim | None = None  # joblib's tests look at it, as at that of its own backends
+        self._workers: _Claim | None = (
+            None  # joblib's tests look at it, as at that of its own backends
+        )
         self._outstanding: dict[Any, Callable[[Any], object] | None] = {}
         self._rule: tuple[float, str | None] = (_ARRAY_BYTES, "r")
         self._arrays: _Arrays | None = None
@@ -163,7 +169,7 @@ class ManyhandsBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
         """Get ready for the calls of `parallel`, and say how many run at the same time."""
         self._given = _check_session(session) or self._given
         if initializer is not None:
-            self._options.update(initializer=initializer, initargs=initargs)
+            self._options.update(initializer=initializer, initargs=tuple(initargs))
         n_jobs = self.effective_n_jobs(n_jobs)
         if n_jobs == 1:
             raise FallbackToBackend(SequentialBackend(nesting_level=self.nesting_level))
@@ -201,7 +207,7 @@ class ManyhandsBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
             n_jobs,
             self.inner_max_num_threads,
             self._options["initializer"],
-            tuple(self._options["initargs"]),
+            self._options["initargs"],
             {name: os.environ.get(name) for name in self.MAX_NUM_THREADS_VARS},
         )
         return _borrow(recipe)
@@ -244,7 +250,9 @@ class ManyhandsBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
         assert self._workers is not None
         items = batch.items
         function = items[0][0]
-        is_plain = all(not kwargs and _ATOMS.issuperset(map(type, args)) for _, args, kwargs in items)
+        is_plain = all(
+            not kwargs and _ATOMS.issuperset(map(type, args)) for _, args, kwargs in items
+        )
         content: Any
         if type(function) is not FunctionType or any(item[0] is not function for item in items):
             function, content = None, _Items(items, self._arrays)
@@ -455,7 +463,7 @@ class _Arrays:
 
 
 class _Shared:
-    """Stands for an array that goes the usual way: as large as it is, it is sent once, while its content is the same."""
+    """Stands for an array that goes the usual way: a large one is sent once, as long as its content is the same."""
 
     def __init__(self, array: Any) -> None:
         self.array = array

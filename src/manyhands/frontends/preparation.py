@@ -1,4 +1,4 @@
-"""What a worker needs before it meets joblib: by itself, since joblib brings NumPy, which reads it when it is loaded."""
+"""What a worker needs before it meets joblib: by itself, since joblib brings NumPy, which looks for it at once."""
 
 from __future__ import annotations
 
@@ -39,5 +39,5 @@ def prepare(variables: dict[str, str], authkey: bytes) -> Preparation:
     from multiprocessing.process import current_process
 
     os.environ.update(variables)
-    current_process().authkey = authkey  # type: ignore[assignment]
+    current_process().authkey = authkey
     return Preparation(variables, authkey)

@@ -4,7 +4,8 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from multiprocessing import Manager, TimeoutError
+from multiprocessing import Manager
+from multiprocessing import TimeoutError as JoblibTimeoutError
 from pathlib import Path
 from typing import Any
 
@@ -218,7 +219,7 @@ def test_an_error_of_the_tasks_themselves_is_raised_at_once(place: int, tmp_path
 def test_a_timeout_is_raised_and_cancels_what_runs(tmp_path: Path, return_as: str) -> None:
     parallel()(delayed(square)(i) for i in range(4))  # the workers have joblib
     started, ended = tmp_path / "started", tmp_path / "ended"
-    with pytest.raises(TimeoutError):
+    with pytest.raises(JoblibTimeoutError):
         list(
             parallel(timeout=0.3, return_as=return_as)(
                 [delayed(wait_and_tell)(started, ended), delayed(square)(2)]
@@ -360,9 +361,9 @@ def wait_and_get_pid_of(_: int) -> int:
 @pytest.mark.parametrize("engine", ["threads", "inline"])
 def test_the_session_may_be_of_another_engine(engine: str) -> None:
     with mh.Session(engine, workers=2) as session:
-        with joblib.parallel_config("manyhands", session=session):
-            tasks = (delayed(square)(i) for i in range(300))
-            assert Parallel(n_jobs=2, batch_size=1)(tasks) == [i * i for i in range(300)]
+        tasks = (delayed(square)(i) for i in range(300))
+        found = parallel(batch_size=1, session=session)(tasks)
+    assert found == [i * i for i in range(300)]
 
 
 def test_an_initializer_runs_in_each_worker() -> None:
