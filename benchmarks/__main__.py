@@ -88,7 +88,8 @@ def _make_parser() -> argparse.ArgumentParser:
         choices=list(GROUPS),
         default="basics",
         help="which rows: of what every pool of workers does (the default), of the data that "
-        "calls take and give, or of calls to tasks and actors, Ray's own cases among them",
+        "calls take and give, of calls to tasks and actors, Ray's own cases among them, or of the "
+        "doors for other libraries",
     )
     parser.add_argument(
         "--only",

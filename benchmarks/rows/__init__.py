@@ -7,6 +7,7 @@ from benchmarks.rows import (
     busy,
     demo,
     idle_memory,
+    joblib_door,
     lasting,
     mapping,
     nested,
@@ -52,10 +53,13 @@ _CALLS = (
     unused.ROW,
 )
 
+_DOORS = (*joblib_door.ROWS,)
+
 GROUPS = {
     "basics": {row.name: row for row in _BASICS},
     "data": {row.name: row for row in _DATA},
     "calls": {row.name: row for row in _CALLS},
+    "doors": {row.name: row for row in _DOORS},
 }
 """Rows by name, by what a run of the benchmarks can ask for."""
 

@@ -14,6 +14,7 @@ SAYS = {
     "disk_usage": "folders could not be read",
     "fibonacci": "plan(12) = 144",
     "quicksort": "20000 values in order",
+    "scikit_learn_digits": "the same result",
 }
 
 

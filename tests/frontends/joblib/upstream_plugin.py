@@ -19,10 +19,16 @@ LEFT_OUT = {
     "test_memmapping_leaks": "looks for loky's files, of which ours has none",
     "test_multiple_generator_call_separated_gc": "asks for loky's error; ours goes on, as tested here beside",
     "test_loky_reuse_workers": "looks at loky's own executor",
+    "test_parallel_with_interactively_defined_functions": "starts programs that use loky itself",
     "test_parallel_with_interactively_defined_functions_loky": "starts a program that uses loky itself",
     "test_parallel_with_interactively_defined_bound_method_loky": "starts a program that uses loky itself",
+    "test_parallel_with_unpicklable_functions_in_args": "starts programs that use loky itself",
+    "test_no_blas_crash_or_freeze_with_subprocesses": "is about fork in a process that has used BLAS; ours does not fork",
     "test_initializer_not_reused": "takes seconds, and is tested beside",
-    "test_dispatch_race_condition[200-12-n_jobs-auto]": "has twelve processes import all on two cores",
+    "test_dispatch_race_condition[200-12-n_jobs-auto]": "has twelve workers import joblib",
+    "test_dispatch_race_condition[25-12-2 * n_jobs-1]": "has twelve workers import joblib",
+    "test_dispatch_race_condition[250-12-all-1]": "has twelve workers import joblib",
+    "test_dispatch_race_condition[10-4-n_jobs-auto]": "has four workers import joblib",
 }
 """Tests, or cases of one, and why not."""
 
