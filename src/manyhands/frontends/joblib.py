@@ -17,13 +17,11 @@ import threading
 from concurrent.futures import Future as StandardFuture
 from contextlib import contextmanager
 from functools import partial
-from itertools import count, islice
-from multiprocessing import current_process
+from itertools import chain, count, islice
 from pickle import dumps, loads
 from time import monotonic
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
-from weakref import ref as weak
 
 from joblib import cpu_count, parallel_config
 from joblib.parallel import (
@@ -36,16 +34,16 @@ from joblib.parallel import (
 from manyhands.core import place
 from manyhands.core.batch import Batch
 from manyhands.core.functions import name_callable
-from manyhands.core.parcels import packing
-from manyhands.core.reductions import reduce_mapped, share_array
 from manyhands.errors import InvalidArgumentError, WorkerStartError
-from manyhands.frontends.preparation import Preparation
+from manyhands.frontends.arrays import Arrays, Items
+from manyhands.frontends.keeping import Claim, Recipe, borrow, shutdown
 from manyhands.session import Session, get_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from manyhands.core.refs import Ref
+
+__all__ = ["ManyhandsBackend", "shutdown"]
 
 _ARRAY_BYTES = 2**20
 """joblib's own limit above which arrays are shared."""
@@ -127,16 +125,16 @@ class ManyhandsBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
         if session is not None:
             self.default_n_jobs = -1
         self.parallel: Any = None
-        self._workers: _Claim | None = (
-            None  # joblib's tests look at it, as at that of its own backends
-        )
+        # By the name that joblib's tests look for.
+        self._workers: Claim | None = None
         self._outstanding: dict[Any, Callable[[Any], object] | None] = {}
         self._rule: tuple[float, str | None] = (_ARRAY_BYTES, "r")
-        self._arrays: _Arrays | None = None
+        self._arrays: Arrays | None = None
         self._calls: dict[FunctionType | None, _Calls] = {}
         self._latest = 0.0  # seconds from the submission of a batch to its end
         self._goes_further = False
         self._submissions = count(1)
+        self._taking = threading.Lock()
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
         """How many calls run at the same time where `n_jobs` are asked for; negative ones count from all."""
@@ -173,7 +171,7 @@ class ManyhandsBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
         n_jobs = self.effective_n_jobs(n_jobs)
         if n_jobs == 1:
             raise FallbackToBackend(SequentialBackend(nesting_level=self.nesting_level))
-        with _lock:
+        with self._taking:
             is_taken, self._is_taken = self._is_taken, True
         if is_taken:  # by another `Parallel` of the same `parallel_config`, such as one that gives a generator
             raise FallbackToBackend(self._copy())
@@ -199,23 +197,23 @@ class ManyhandsBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
     def _copy(self) -> ManyhandsBackend:
         return type(self)(self.nesting_level, self.inner_max_num_threads, **self._options)
 
-    def _claim(self, n_jobs: int) -> _Claim:
+    def _claim(self, n_jobs: int) -> Claim:
         session = self._given or _find_callers_session()
         if session is not None:
-            return _Claim(session)
-        recipe = _Recipe(
+            return Claim(session)
+        recipe = Recipe(
             n_jobs,
             self.inner_max_num_threads,
             self._options["initializer"],
             self._options["initargs"],
             {name: os.environ.get(name) for name in self.MAX_NUM_THREADS_VARS},
         )
-        return _borrow(recipe)
+        return borrow(recipe)
 
     def start_call(self) -> None:
         """A `Parallel` begins."""
         assert self._workers is not None
-        self._arrays = _Arrays(self._workers.session, *self._rule)
+        self._arrays = Arrays(self._workers.session, *self._rule)
         self._calls = {}
         # Where the user has said how far to go ahead, that holds; and of "auto" joblib makes longer batches.
         is_left_open = self.parallel.pre_dispatch == _DEFAULT_AHEAD
@@ -249,21 +247,23 @@ class ManyhandsBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
     def _start(self, batch: Any) -> Any:
         assert self._workers is not None
         items = batch.items
-        function = items[0][0]
-        is_plain = all(
-            not kwargs and _ATOMS.issuperset(map(type, args)) for _, args, kwargs in items
+        functions, arguments, keywords = zip(*items, strict=True)
+        function = functions[0]
+        is_shared = type(function) is FunctionType and functions.count(function) == len(functions)
+        is_plain = not any(keywords) and _ATOMS.issuperset(
+            map(type, chain.from_iterable(arguments))
         )
         content: Any
-        if type(function) is not FunctionType or any(item[0] is not function for item in items):
-            function, content = None, _Items(items, self._arrays)
+        if not is_shared:
+            function, content = None, Items(items, self._arrays)
         elif is_plain:  # what this pickles, the session has not to look into
-            content = dumps([args for _, args, _ in items], 5)
+            content = dumps(arguments, 5)
         else:
-            content = _Items([(args, kwargs) for _, args, kwargs in items], self._arrays)
+            content = Items(list(zip(arguments, keywords, strict=True)), self._arrays)
         self._goes_further = self._goes_further and is_plain
         calls = self._calls.get(function)
         if calls is None:
-            calls = self._calls[function] = self._make_calls(function, name_callable(items[0][0]))
+            calls = self._calls[function] = self._make_calls(function, name_callable(functions[0]))
         return self._workers.session.start_call(calls, (content,), {})
 
     def _make_calls(self, function: FunctionType | None, name: str) -> _Calls:
@@ -347,7 +347,8 @@ class ManyhandsBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
         if workers is None:
             return
         outstanding, self._outstanding = self._outstanding, {}
-        workers.session.cancel_calls(list(outstanding), running=True)
+        under_way = [future for future in outstanding if not future.done()]
+        workers.session.cancel_calls(under_way, running=True)
         if ensure_ready:
             workers.give_back()
             self._workers = self._claim(self._n_jobs)
@@ -395,93 +396,6 @@ class _Calls(Batch):
             return [function(*args, **kwargs) for args, kwargs in items]
 
 
-class _Items(list[Any]):
-    """The items of a batch; the arrays among their arguments travel as joblib's users know it."""
-
-    def __init__(self, items: list[Any], arrays: _Arrays | None) -> None:
-        super().__init__(items)
-        self._reduce_array = arrays
-
-    def __reduce__(self) -> Any:
-        packing.reduce_array = self._reduce_array
-        return list, (tuple(self),)
-
-
-class _Arrays:
-    """How the arrays among the arguments of one `Parallel` travel.
-
-    Up to `limit` bytes they are copied, and calls may write to them. Larger ones are stored once, and known again by
-    being the same object: their content is not looked at a second time. Those of files are mapped from there.
-
-    Parameters
-    ----------
-    session
-        Where they are stored.
-    limit
-        In bytes.
-    mode
-        As of `numpy.memmap`, of those that are stored.
-    """
-
-    def __init__(self, session: Session, limit: float, mode: str | None) -> None:
-        self._session = session
-        self._limit = limit
-        self._access = {"copy": mode == "c", "writable": mode in ("r+", "w+")}
-        self._known: dict[int, tuple[weak[Any], Ref[Any] | None]] = {}
-
-    def __call__(self, array: Any) -> Any:
-        """What pickle's ``__reduce__`` gives."""
-        mapped = reduce_mapped(array, writable=True)
-        if mapped is not None:
-            return mapped
-        if array.dtype.hasobject:
-            return share_array(array)
-        if array.nbytes <= self._limit:
-            return _copy, (_Shared(array),)
-        ref = self._store(array)
-        return share_array(array) if ref is None else (_read, (ref,))
-
-    def clear(self) -> None:
-        """Let go of all, at once and not when a cycle of references is found."""
-        self._known.clear()
-
-    def _store(self, array: Any) -> Ref[Any] | None:
-        known, key = self._known, id(array)
-        entry = known.get(key)
-        is_new = entry is None or entry[0]() is not array
-        if not is_new and entry is not None and entry[1] is not None:
-            return entry[1]
-        # Parts of an array are often made anew for each call: the store knows them by address and content.
-        is_part = type(array.base) is type(array) and not any(self._access.values())
-        ref = None if is_new and is_part else self._session.put(array, **self._access)
-
-        def forget(_: object) -> None:
-            known.pop(key, None)
-
-        known[key] = weak(array, forget), ref
-        return ref
-
-
-class _Shared:
-    """Stands for an array that goes the usual way: a large one is sent once, as long as its content is the same."""
-
-    def __init__(self, array: Any) -> None:
-        self.array = array
-
-    def __reduce__(self) -> Any:
-        return share_array(self.array)
-
-
-def _copy(array: Any) -> Any:
-    """While the items are read in a worker: an array that the call may write to."""
-    return array.copy("K")
-
-
-def _read(ref: Ref[Any]) -> Any:
-    """While the items are read in a worker: the array that was stored."""
-    return ref.get()
-
-
 def _check_session(session: object) -> Session | None:
     if session is not None and not isinstance(session, Session):
         raise InvalidArgumentError(
@@ -493,140 +407,3 @@ def _check_session(session: object) -> Session | None:
 def _find_callers_session() -> Session | None:
     """In a call: the session that it belongs to, whose workers are to do it all."""
     return get_session() if place.in_worker or place.here.get() is not None else None
-
-
-# The session that is kept.
-
-
-class _Recipe:
-    """What a kept session was asked for."""
-
-    def __init__(
-        self,
-        n_jobs: int,
-        threads: int | None,
-        initializer: Callable[..., object] | None,
-        initargs: tuple[Any, ...],
-        variables: dict[str, str | None],
-    ) -> None:
-        self.n_jobs = n_jobs
-        self.threads = threads
-        self.initializer = initializer
-        self.initargs = initargs
-        self.variables = variables
-
-    def open(self) -> Session:
-        is_limited = self.threads is not None
-        limits = dict.fromkeys(self.variables, str(self.threads)) if is_limited else {}
-        return Session(
-            workers=self.n_jobs,
-            initializer=Preparation(limits, bytes(current_process().authkey)),
-            initargs=(self.initializer, *self.initargs),
-        )
-
-    def is_like(self, other: _Recipe) -> bool:
-        return (
-            (self.n_jobs, self.threads, self.variables)
-            == (other.n_jobs, other.threads, other.variables)
-            and self.initializer == other.initializer
-            and len(self.initargs) == len(other.initargs)
-            and all(map(_is_same, self.initargs, other.initargs))
-        )
-
-
-def _is_same(one: object, other: object) -> bool:
-    if one is other:
-        return True
-    try:
-        return bool(one == other)
-    except Exception:  # arrays compare to arrays
-        return False
-
-
-class _Kept:
-    """A session that is kept, and how many use it."""
-
-    def __init__(self, recipe: _Recipe) -> None:
-        self.recipe = recipe
-        self.session = recipe.open()
-        self.users = 0
-
-
-class _Claim:
-    """The use of a session by one `Parallel`."""
-
-    def __init__(self, session: Session, kept: _Kept | None = None) -> None:
-        self.session = session
-        self._kept = kept
-
-    def give_back(self) -> None:
-        """Close the session if it was kept, is so no longer, and this was the last use."""
-        kept, self._kept = self._kept, None
-        if kept is None:
-            return
-        with _lock:
-            kept.users -= 1
-            is_over = kept is not _kept and not kept.users
-        if is_over:
-            kept.session.close()
-
-    def spoil(self) -> None:
-        """The session is broken, so it is not kept for others."""
-        if self._kept is not None:
-            _replace(self._kept)
-
-
-_lock = threading.Lock()
-_kept: _Kept | None = None
-
-
-def _borrow(recipe: _Recipe) -> _Claim:
-    """Use the kept session if it is like the one that is asked for; else keep another from now on."""
-    global _kept
-    with _lock:
-        former = _kept
-        if former is None or not former.recipe.is_like(recipe):
-            _kept = _Kept(recipe)
-        else:
-            former = None
-        assert _kept is not None
-        _kept.users += 1
-        claim = _Claim(_kept.session, _kept)
-        is_over = former is not None and not former.users
-    if is_over and former is not None:
-        former.session.close()
-    return claim
-
-
-def _replace(kept: _Kept | None) -> None:
-    """Keep `kept` no longer."""
-    global _kept
-    with _lock:
-        if kept is None or kept is not _kept:
-            return
-        _kept = None
-        is_over = not kept.users
-    if is_over:
-        kept.session.close()
-
-
-def shutdown() -> None:
-    """End the workers that are kept between calls; the next call starts others.
-
-    At the end of the program that is done by itself.
-
-    Examples
-    --------
-    >>> from manyhands.frontends.joblib import shutdown
-    >>> shutdown()
-    """
-    _replace(_kept)
-
-
-def _forget() -> None:
-    """In a forked child: the workers are its parent's, and the lock may be held by a thread that it has not."""
-    global _kept, _lock
-    _kept, _lock = None, threading.Lock()
-
-
-os.register_at_fork(after_in_child=_forget)
