@@ -23,7 +23,7 @@ LEFT_OUT = {
     "test_parallel_with_interactively_defined_functions_loky": "starts a program that uses loky itself",
     "test_parallel_with_interactively_defined_bound_method_loky": "starts a program that uses loky itself",
     "test_parallel_with_unpicklable_functions_in_args": "starts programs that use loky itself",
-    "test_no_blas_crash_or_freeze_with_subprocesses": "is about fork in a process that has used BLAS; ours does not fork",
+    "test_no_blas_crash_or_freeze_with_subprocesses": "is about forking after BLAS was used; ours does not",
     "test_initializer_not_reused": "takes seconds, and is tested beside",
     "test_dispatch_race_condition[200-12-n_jobs-auto]": "has twelve workers import joblib",
     "test_dispatch_race_condition[25-12-2 * n_jobs-1]": "has twelve workers import joblib",
