@@ -61,7 +61,10 @@ _AHEAD_SECONDS = 0.02
 """How long they may take together."""
 
 _FIRST = 32
-"""How many batches for each worker are looked at whether they have ended."""
+"""Of how many batches for each worker those that have ended are taken in: of the first, as others have hardly begun."""
+
+_FIRST_NEWS = 4
+"""How many for each worker are looked at to see whether there is any."""
 
 _LOOK_EVERY = 32
 """Submissions after which that is done while joblib has not begun to wait."""
@@ -283,13 +286,12 @@ class ManyhandsBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
                 self._go_further()
 
     def _has_news(self) -> bool:
+        """Whether a batch has ended, or there is no need to wait for one."""
+        for future in islice(self._outstanding, _FIRST_NEWS * self._n_jobs):
+            if future.done():
+                return True
         # A failure of the tasks' own iterator shows nowhere else.
-        return bool(self._list_ended()) or getattr(self.parallel, "_aborting", False)
-
-    def _list_ended(self) -> list[Any]:
-        """Batches that have ended, of those that were submitted first: others have hardly begun."""
-        first = islice(self._outstanding, _FIRST * self._n_jobs)
-        return [future for future in first if future.done()]
+        return bool(getattr(self.parallel, "_aborting", False))
 
     def _take_in(self) -> None:
         if self._is_taking_in:  # a callback has submitted
@@ -297,7 +299,8 @@ class ManyhandsBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[
         self._is_taking_in = True
         try:
             outstanding = self._outstanding
-            for future in self._list_ended():
+            first = islice(outstanding, _FIRST * self._n_jobs)
+            for future in [future for future in first if future.done()]:
                 self._pass_on(outstanding, future)
         finally:
             self._is_taking_in = False

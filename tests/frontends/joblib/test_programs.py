@@ -42,7 +42,6 @@ def run(program: str, tmp_path: Path, *arguments: str) -> subprocess.CompletedPr
     [
         "import manyhands\nimport joblib",
         "import joblib\nimport manyhands",
-        "import manyhands\nfrom sklearn.utils.parallel import Parallel\nimport joblib",
         "import joblib.logger\nimport manyhands",
     ],
 )
