@@ -7,6 +7,7 @@ from benchmarks.rows import (
     busy,
     demo,
     idle_memory,
+    joblib_door,
     lasting,
     mapping,
     nested,
@@ -54,7 +55,7 @@ _CALLS = (
     unused.ROW,
 )
 
-_DOORS = (standard_doors.EXECUTOR, standard_doors.POOL, parsl_door.ROW)
+_DOORS = (standard_doors.EXECUTOR, standard_doors.POOL, *joblib_door.ROWS, parsl_door.ROW)
 
 GROUPS = {
     "basics": {row.name: row for row in _BASICS},

@@ -9,6 +9,8 @@ Every name is loaded when it is first used, so that importing the package costs 
 
 from __future__ import annotations
 
+from manyhands.frontends.arrival import await_joblib
+
 TYPE_CHECKING = False  # as `typing` has it, whose import takes 10 ms
 if TYPE_CHECKING:
     from manyhands.api.actor import ActorClass, ActorHandle, actor, find_actor
@@ -141,3 +143,6 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+await_joblib()

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -20,6 +21,13 @@ SETTLING_SECONDS = 10.0
 
 @pytest.fixture(autouse=True)
 def nothing_is_left() -> Iterator[None]:
+    with check_nothing_is_left():
+        yield
+
+
+@contextmanager
+def check_nothing_is_left() -> Iterator[None]:
+    """Look that there is afterwards what there was before."""
     mh.shutdown()
     children = set(list_children(os.getpid()))
     descriptors = list_descriptors()

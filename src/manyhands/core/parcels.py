@@ -12,7 +12,7 @@ from _thread import _local
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any, TypeAlias
 
     from manyhands.core.refs import Record
@@ -161,6 +161,10 @@ class Packing(_local):
     arrays: list[Any] | None = None
     inputs: list[Payload] | None = None
     refs: list[Record] | None = None
+
+    reduce_array: Callable[[Any], Any] | None = None
+    """How NumPy's arrays are taken apart in what is left of this pickle, set by the ``__reduce__`` of what holds them;
+    where nothing is set, they are in the usual way."""
 
 
 packing = Packing()

@@ -55,8 +55,14 @@ def rebuild_memoryview(buffer: Any, format_: str, shape: tuple[int, ...]) -> mem
 
 
 def reduce_array(array: Any) -> Any:
+    """As `share_array`, unless what holds the array has a rule of its own."""
+    reduce = packing.reduce_array
+    return share_array(array) if reduce is None else reduce(array)
+
+
+def share_array(array: Any) -> Any:
     """An array of a file goes by the file's name; others so that their elements can stay where they are."""
-    if array.nbytes >= _MAPPED_BYTES and (by_name := _reduce_mapped(array)) is not None:
+    if array.nbytes >= _MAPPED_BYTES and (by_name := reduce_mapped(array)) is not None:
         return by_name
     is_plain = type(array).__name__ == "ndarray" and not array.dtype.hasobject
     if packing.arrays is None or not is_plain or not array.dtype.itemsize:
@@ -71,8 +77,11 @@ def reduce_array(array: Any) -> Any:
     return take_array, (len(packing.arrays) - 1, array.dtype, array.shape, order)
 
 
-def _reduce_mapped(array: Any) -> Any:
-    """The name and place of an array's elements in the file that they are mapped from; None for any other array."""
+def reduce_mapped(array: Any, *, writable: bool = False) -> Any:
+    """The name and place of an array's elements in the file that they are mapped from; None for any other array.
+
+    With `writable`, what was mapped for writing arrives so.
+    """
     numpy = sys.modules["numpy"]
     root = array
     mapped: Any = array if isinstance(array, numpy.memmap) else None
@@ -95,7 +104,8 @@ def _reduce_mapped(array: Any) -> Any:
     first = array.__array_interface__["data"][0] - root.__array_interface__["data"][0]
     is_map = isinstance(array, numpy.memmap)
     layout = (root.offset + first, array.dtype, array.shape, array.strides)
-    return map_array, (file, layout, is_map)
+    mode = "r+" if writable and root.mode != "r" else "r"
+    return map_array, (file, layout, is_map, mode)
 
 
 def _is_mapped(file: str, address: int) -> bool:
@@ -116,9 +126,12 @@ def _is_mapped(file: str, address: int) -> bool:
 
 
 def map_array(
-    file: str, layout: tuple[int, Any, tuple[int, ...], tuple[int, ...]], is_map: bool
+    file: str,
+    layout: tuple[int, Any, tuple[int, ...], tuple[int, ...]],
+    is_map: bool,
+    mode: str = "r",
 ) -> Any:
-    """Map elements of a file, for reading.
+    """Map elements of a file.
 
     Parameters
     ----------
@@ -128,6 +141,8 @@ def map_array(
         Of the array: where its first element stands in the file, in bytes; elements, shape, strides.
     is_map
         Whether the array is to be a `numpy.memmap`.
+    mode
+        As of `numpy.memmap`: "r" or "r+".
     """
     import importlib
 
@@ -136,11 +151,11 @@ def map_array(
     below = sum((n - 1) * step for n, step in zip(shape, strides, strict=True) if step < 0)
     above = sum((n - 1) * step for n, step in zip(shape, strides, strict=True) if step > 0)
     whole = numpy.memmap(
-        file, "u1", "r", offset=offset + below, shape=above - below + dtype.itemsize
+        file, "u1", mode, offset=offset + below, shape=above - below + dtype.itemsize
     )
     array = numpy.ndarray(shape, dtype, buffer=whole, offset=-below, strides=strides)
     if not is_map:
         return array
     found = array.view(numpy.memmap)
-    found.filename, found.offset, found.mode = whole.filename, offset + below, "r"
+    found.filename, found.offset, found.mode = whole.filename, offset + below, mode
     return found

@@ -194,29 +194,32 @@ class Serializer:
         arrays: list[Any] = []
         inputs: list[Payload] = []
         refs: list[Record] = []
-        outer = packing.arrays, packing.inputs, packing.refs
+        outer = packing.arrays, packing.inputs, packing.refs, packing.reduce_array
         packing.arrays, packing.inputs, packing.refs = arrays, inputs, refs
+        packing.reduce_array = None
         try:
             chunks = self._pickle(value, buffers.append)
         except _ByValueNeededError:
             for met in (buffers, arrays, inputs, refs):
                 met.clear()
+            packing.reduce_array = None
             chunks = self._pickle_by_value(value, buffers.append)
         finally:
-            packing.arrays, packing.inputs, packing.refs = outer
+            packing.arrays, packing.inputs, packing.refs, packing.reduce_array = outer
         return pack(get_shelf, chunks, [*buffers, *reversed(arrays)], (inputs, refs), inline_bytes)
 
     def _try(self, value: object) -> None:
         """Pickle and keep nothing, to see whether it can be done."""
         buffers: list[Any] = []
-        outer = packing.arrays, packing.inputs, packing.refs
+        outer = packing.arrays, packing.inputs, packing.refs, packing.reduce_array
         packing.arrays, packing.inputs, packing.refs = [], [], []
+        packing.reduce_array = None
         try:
             self._pickle(value, buffers.append)
         except _ByValueNeededError:
             self._pickle_by_value(value, buffers.append)
         finally:
-            packing.arrays, packing.inputs, packing.refs = outer
+            packing.arrays, packing.inputs, packing.refs, packing.reduce_array = outer
 
     def _dump_alone(self, value: object) -> bytes:
         try:

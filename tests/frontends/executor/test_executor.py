@@ -21,7 +21,6 @@ import pytest
 import manyhands as mh
 from manyhands.testing.checks import LIMIT, wait_for
 from manyhands.testing.work import Mark, doze, square
-from tests.local.processes import list_children
 
 
 @pytest.fixture(params=["local", "threads", "inline"])
@@ -305,21 +304,23 @@ def test_so_many_workers_are_none(number: int) -> None:
 
 def test_a_shutdown_that_does_not_wait_lets_all_end() -> None:
     executor = mh.Executor(2)
+    session = executor._session
     futures = [executor.submit(square, x) for x in range(50)]
     results = executor.map(square, range(50))
     executor.shutdown(wait=False)
     assert [future.result(LIMIT) for future in futures] == list(results)
-    wait_for(lambda: not list_children(os.getpid()), "the workers have gone")
+    wait_for(lambda: session._closed_at, "the session has ended")
 
 
 def test_one_that_is_dropped_lets_all_end() -> None:
     executor = mh.Executor(2)
+    session = executor._session
     futures = [executor.submit(square, x) for x in range(50)]
     results = executor.map(square, range(50))
     del executor
     gc.collect()
     assert [future.result(LIMIT) for future in futures] == list(results)
-    wait_for(lambda: not list_children(os.getpid()), "the workers have gone")
+    wait_for(lambda: session._closed_at, "the session has ended")
 
 
 def test_what_waits_can_be_cancelled_at_the_end(tmp_path: Path) -> None:

@@ -252,11 +252,12 @@ def test_one_that_is_dropped_ends(tmp_path: Path) -> None:
     pool = mh.Pool(2)
     pool.apply_async(doze, (str(tmp_path),))
     wait_for(lambda: Mark(tmp_path).count("doze-began"), "it runs")
+    session = pool._session
     pools = [pool]
     del pool
     with pytest.warns(ResourceWarning, match="unclosed running multiprocessing pool"):
         pools.clear()
-    wait_for(lambda: not list_children(os.getpid()), "the workers have gone")
+    wait_for(lambda: session._closed_at, "the session has ended")
 
 
 def test_workers_are_replaced_after_so_many_tasks() -> None:

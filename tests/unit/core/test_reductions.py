@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from manyhands.core.parcels import open_pickle
-from manyhands.core.reductions import list_reductions, map_array
+from manyhands.core.parcels import open_pickle, packing
+from manyhands.core.reductions import list_reductions, map_array, reduce_mapped
 from manyhands.core.serialize import Serializer
 from manyhands.errors import UnpicklableError
 from tests.unit.core.shelves import FakeShelf, open_part
@@ -487,3 +487,42 @@ def test_the_layout_says_all() -> None:
         assert type(array) is np.ndarray
     finally:
         path.unlink()
+
+
+class Holder:
+    """Has the arrays in it taken apart by a rule of its own."""
+
+    def __init__(self, *arrays: Any) -> None:
+        self.arrays = arrays
+
+    def __reduce__(self) -> Any:
+        packing.reduce_array = lambda array: (np.full, (array.shape, 7))
+        return list, (self.arrays,)
+
+
+def test_a_rule_of_what_holds_an_array_goes_before_the_usual_way() -> None:
+    usual = np.arange(3)
+    first, (inner,), last = send([usual, Holder(np.arange(2)), usual.copy()])
+    assert (first.tolist(), inner.tolist()) == ([0, 1, 2], [7, 7])
+    assert last.tolist() == [7, 7, 7]  # it holds for what is left of the pickle
+    assert send(usual).tolist() == [0, 1, 2]  # and for no other
+    assert packing.reduce_array is None
+
+
+def test_a_rule_is_forgotten_when_pickling_fails() -> None:
+    with pytest.raises(UnpicklableError):
+        send([Holder(np.arange(2)), sys._getframe()])
+    assert packing.reduce_array is None
+
+
+@pytest.mark.parametrize(("mode", "arrives"), [("r", False), ("r+", True)])
+def test_what_is_mapped_for_writing_can_arrive_so(file: Path, mode: str, arrives: bool) -> None:
+    array = open_map(file, mode=mode)[3:]
+    function, arguments = reduce_mapped(array, writable=True)
+    arrived = function(*arguments)
+    assert arrived.flags.writeable is arrives
+    if arrives:
+        arrived[0] = 99
+        assert array[0] == 99
+    function, arguments = reduce_mapped(array)
+    assert not function(*arguments).flags.writeable

@@ -1,0 +1,37 @@
+"""What is done once joblib has been imported: it learns the name of our backend.
+
+joblib has no entry points: it knows the backends that somebody has entered into its table. Whoever imports manyhands
+shall be able to name ours, before or after importing joblib, and so shall every worker, in which calls may make
+parallel calls themselves.
+"""
+
+from __future__ import annotations
+
+from manyhands.core.arrivals import when_imported
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+NAME = "manyhands"
+"""What joblib calls our backend."""
+
+
+def await_joblib() -> None:
+    """Enter our backend into joblib's table: now, if joblib is loaded, else when it is."""
+    when_imported("joblib.parallel", _enter)
+
+
+def _enter(table: Any) -> None:
+    from manyhands.core import place
+
+    table.register_parallel_backend(NAME, _make_backend)
+    if place.in_worker:
+        # Processes that a worker starts are too many, and those of loky find none of the libraries that it found.
+        table.register_parallel_backend("loky", _make_backend)
+
+
+def _make_backend(**options: Any) -> Any:
+    from manyhands.frontends.joblib import ManyhandsBackend
+
+    return ManyhandsBackend(**options)
