@@ -107,7 +107,7 @@ def run_suite(folder: Path, config: str, tests: list[str], left_out: dict[str, s
         env=environment,
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=280,
     )
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
     return done.stdout
@@ -120,12 +120,14 @@ def count_passed(output: str) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_the_tests_for_any_executor_pass(tmp_path: Path) -> None:
     output = run_suite(tmp_path, str(HERE / "parsl_suite_config.py"), FOR_ANY_EXECUTOR, LEFT_OUT)
     assert count_passed(output) >= 130, output
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_the_tests_with_a_configuration_of_their_own_pass(tmp_path: Path) -> None:
     output = run_suite(tmp_path, "local", WITH_THEIR_OWN_CONFIG, LEFT_OUT_WITH_THEIR_OWN_CONFIG)
     assert count_passed(output) >= 40, output

@@ -306,13 +306,14 @@ def test_a_program_may_end_without_a_word() -> None:
     assert run_program(code) == ("[1]\n", "")
 
 
+@pytest.mark.timeout(300)
 def test_cpythons_tests_of_pools_pass() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "unittest", "cpython"],
         cwd=Path(__file__).parent,
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=280,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Ran 29 tests" in done.stderr
