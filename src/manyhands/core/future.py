@@ -125,9 +125,12 @@ class Future(_StandardFuture[R]):
     def _make_listeners(self) -> _Listeners:
         listeners = self._listeners
         if listeners is None:
+            fresh = (
+                _Listeners()
+            )  # not under the lock: it may call the garbage collector, and that anything
             with _births:
                 if self._listeners is None:
-                    self._listeners = _Listeners()
+                    self._listeners = fresh
                 listeners = self._listeners
         return listeners
 
@@ -324,7 +327,8 @@ class Future(_StandardFuture[R]):
         load
             As in `settle`.
         """
-        heard: list[tuple[Future[Any], Any]] = []
+        heard: list[Future[Any]] = []
+        heard_values: list[Any] = []
         pop = futures.pop
         with _births:
             for key, value in results:
@@ -336,9 +340,16 @@ class Future(_StandardFuture[R]):
                     future._load = load
                     future._state = FINISHED
                 else:
-                    heard.append((future, value))
-        for future, value in heard:
-            future.settle(value, None, load)
+                    heard.append(future)
+                    heard_values.append(value)
+        interrupt: BaseException | None = None
+        for future, value in zip(heard, heard_values, strict=True):
+            try:
+                future.settle(value, None, load)
+            except BaseException as error:  # of a callback: the others have ended all the same
+                interrupt = interrupt or error
+        if interrupt is not None:
+            raise interrupt
 
     def withdraw(self) -> None:
         """End the future as cancelled; a future that has ended stays as it is."""
@@ -411,8 +422,14 @@ class Future(_StandardFuture[R]):
 
     def _call_all_back(self, listeners: _Listeners) -> None:
         callbacks, listeners.callbacks = listeners.callbacks, []
+        interrupt: BaseException | None = None
         for fn in callbacks:
-            self._call_back(fn)
+            try:
+                self._call_back(fn)
+            except BaseException as error:  # Ctrl-C, or an exit: the others are called all the same
+                interrupt = interrupt or error
+        if interrupt is not None:
+            raise interrupt
 
     def _call_back(self, fn: Callable[[Future[R]], object]) -> None:
         try:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from manyhands.core.roles import Host
-    from manyhands.core.unattended import UnattendedMap
+    from manyhands.core.unattended import Feed, UnattendedMap
 
 _LEAST_CHECKED = 1000
 """Keys that are kept before those of calls that have ended are looked for."""
@@ -43,7 +43,7 @@ class Outstanding:
         self.tickets: list[None] = []
         self._keys: list[int] = []
         self._checked = _LEAST_CHECKED  # so many keys, and it is time to look for ended ones
-        self._maps: set[UnattendedMap] = set()
+        self._maps: dict[UnattendedMap, Feed | None] = {}
         self._lock = threading.Lock()
 
     def note(self, key: int) -> None:
@@ -59,21 +59,33 @@ class Outstanding:
         self._keys[:looked_at] = filter(is_outstanding, self._keys[:looked_at])
         self._checked = max(_LEAST_CHECKED, 2 * len(self._keys))
 
-    def add_map(self, unattended: UnattendedMap) -> None:
-        """A map begins."""
+    def leave(self) -> None:
+        """Take one ticket off; who waits for the end looks again."""
+        self.tickets.pop()
+        if self.is_shut:
+            self.session.rouse()
+
+    def add_map(self, unattended: UnattendedMap, feed: Feed | None = None) -> None:
+        """A map begins; `feed` is what its items come from if they come as its results are taken."""
         with self._lock:
-            self._maps.add(unattended)
+            self._maps[unattended] = feed
 
     def drop_map(self, unattended: UnattendedMap) -> None:
         """A map is over."""
         with self._lock:
-            self._maps.discard(unattended)
+            self._maps.pop(unattended, None)
 
     def shut(self) -> bool:
         """Let nothing more in; False where that was so before."""
         with self._lock:
             was_open, self.is_shut = not self.is_shut, True
-            return was_open
+            fed = [
+                (unattended, feed) for unattended, feed in self._maps.items() if feed is not None
+            ]
+        for unattended, feed in fed:  # nobody may be there to take their results
+            feed.end()
+            unattended.advance()
+        return was_open
 
     def cancel(self, *, running: bool, but: int = 0) -> None:
         """Withdraw what has not started, with `running` also what has; leave the `but` oldest calls alone."""

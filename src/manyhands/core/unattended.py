@@ -101,6 +101,7 @@ class UnattendedMap(MapRun):
         self._lock = threading.Lock()  # of that number
         self._is_cancelled = False
         self._is_cut = False  # whether items were withdrawn before they began
+        self._refusal: SessionClosedError | None = None
         self.is_over = False
         self.has_failed = False
         self.done: dict[int, list[Any]] = {}
@@ -120,7 +121,8 @@ class UnattendedMap(MapRun):
             try:
                 self._move()
             except BaseException:
-                self._calls = 0
+                with self._lock:
+                    self._calls = 0
                 raise
             with self._lock:
                 if self._calls == calls:
@@ -157,9 +159,7 @@ class UnattendedMap(MapRun):
             They will not come.
         """
         if not self._session.wait_until(lambda: turn in self.done or self.is_over, timeout):
-            raise TimeoutError(
-                f"item {turn} of a map of {self._name} has no result after {timeout:.3g} s"
-            )
+            raise TimeoutError(f"item {turn} of a map of {self._name} has no result in time")
         part = self.take(turn)
         if part is None:
             self.check_whole()
@@ -184,7 +184,9 @@ class UnattendedMap(MapRun):
         return values
 
     def check_whole(self) -> None:
-        """Raise CancelledError where items were withdrawn before they began."""
+        """Raise CancelledError where items were withdrawn before they began, or why they could not begin."""
+        if self._refusal is not None:
+            raise self._refusal
         if self._is_cut:
             raise CancelledError(f"a map of {self._name} was cancelled before its end")
 
@@ -209,7 +211,8 @@ class UnattendedMap(MapRun):
             return
         try:
             super()._launch(buffered)
-        except SessionClosedError:
+        except SessionClosedError as error:
+            self._refusal = None if self._is_cancelled else error
             self._stop()
             self._is_cut = True  # those that were just to begin
 

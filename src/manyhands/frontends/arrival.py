@@ -27,8 +27,9 @@ def _enter(table: Any) -> None:
 
     table.register_parallel_backend(NAME, _make_backend)
     if place.in_worker:
-        # Processes that a worker starts are too many, and those of loky find none of the libraries that it found.
-        table.register_parallel_backend("loky", _make_backend)
+        # Processes that a worker starts are too many, and find none of the libraries that it found.
+        for name in ("loky", "multiprocessing"):
+            table.register_parallel_backend(name, _make_backend)
 
 
 def _make_backend(**options: Any) -> Any:

@@ -88,7 +88,7 @@ class Executor(_StandardExecutor):
             raise InvalidArgumentError(
                 f"{names}: the session that was given has its workers already; say it to mh.Session"
             )
-        if max_workers is not None and max_workers <= 0:
+        if isinstance(max_workers, int) and max_workers <= 0:
             raise InvalidArgumentError(f"max_workers must be greater than 0, not {max_workers}")
         if session is None:
             self._session = Session(
@@ -102,7 +102,8 @@ class Executor(_StandardExecutor):
         self._counts_calls = max_tasks_per_child is not None
         self._outstanding = Outstanding(self._session, is_own=session is None)
         self._max_workers = self._session.workers  # Dask reads it of any executor that it is given
-        _live.add(self._outstanding)
+        with _live_lock:
+            _live.add(self._outstanding)
         weakref.finalize(self, _retire, self._outstanding).atexit = False
 
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
@@ -123,7 +124,7 @@ class Executor(_StandardExecutor):
             future: Future[R] = self._session.start_call(fn, args, kwargs, make=ExecutorFuture)
             outstanding.note(future.key)
         finally:
-            outstanding.tickets.pop()
+            outstanding.leave()
         if future._error is not None and isinstance(future._error, BrokenExecutor):
             raise future._error  # so soon: it had broken before
         return future
@@ -156,23 +157,20 @@ class Executor(_StandardExecutor):
         """
         ends_at = None if timeout is None else monotonic() + timeout
         _check_map(fn, chunksize, buffersize)
-        self._outstanding.tickets.append(None)
+        star = len(iterables) != 1
+        items = zip(*iterables) if star else iterables[0]  # noqa: B905 - the shortest ends it
+        batch = chunksize if chunksize > 1 or self._counts_calls else None
+        window = None if buffersize is None else _Window(items, buffersize)
+        source = Source((freeze(items),)) if window is None else window.feed
+        outstanding = self._outstanding
+        outstanding.tickets.append(None)
         try:
-            if self._outstanding.is_shut or _is_exiting:
+            if outstanding.is_shut or _is_exiting:
                 self._refuse()
-            star = len(iterables) != 1
-            items = zip(*iterables) if star else iterables[0]  # noqa: B905 - the shortest ends it
-            batch = chunksize if chunksize > 1 or self._counts_calls else None
-            window = None if buffersize is None else _Window(items, buffersize)
             unattended = UnattendedMap(
-                self._session,
-                fn,
-                Source((freeze(items),)) if window is None else window.feed,
-                star=star,
-                batch=batch,
-                on_end=self._outstanding.drop_map,
+                self._session, fn, source, star=star, batch=batch, on_end=outstanding.drop_map
             )
-            self._outstanding.add_map(unattended)
+            outstanding.add_map(unattended, None if window is None else window.feed)
             try:
                 if window is not None:
                     window.refill(0)
@@ -181,8 +179,11 @@ class Executor(_StandardExecutor):
                 unattended.cancel()
                 raise
         finally:
-            self._outstanding.tickets.pop()
-        return _iterate(unattended, window, ends_at)
+            outstanding.leave()
+        results = _iterate(unattended, window, ends_at)
+        if window is not None:
+            weakref.finalize(results, _end_input, unattended, window.feed).atexit = False
+        return results
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Accept nothing more, and free the workers once what was submitted has ended.
@@ -232,14 +233,26 @@ class _Window:
     def __init__(self, items: Iterable[Any], size: int) -> None:
         self._items = iter(items)
         self._room = size
+        self._is_read = False  # whether there are no more items
         self.feed = Feed()
 
     def refill(self, taken: int) -> None:
-        """So many results were taken."""
+        """So many results were taken.
+
+        Raises
+        ------
+        RuntimeError
+            There are more items, and they are not accepted any more.
+        """
+        if self._is_read:
+            return
         self._room += taken
         items = list(islice(self._items, self._room))
+        self._is_read = len(items) < self._room
+        if items and self.feed.is_ended:
+            raise RuntimeError("cannot schedule new futures after shutdown")
         self.feed.add(items)
-        if len(items) < self._room:
+        if self._is_read:
             self.feed.end()
         self._room -= len(items)
 
@@ -263,8 +276,21 @@ def _iterate(
                     window.refill(1)
                     unattended.advance()
                 yield values.pop()
-    finally:
+    except GeneratorExit:
+        # Perhaps by the garbage collector, which may come amid anything: nothing is waited for here.
+        if not unattended.is_over:
+            run_when_dropped(unattended.cancel)
+        raise
+    except BaseException:
         unattended.cancel()
+        raise
+
+
+def _end_input(unattended: UnattendedMap, feed: Feed) -> None:
+    """The iterator of a map with a window was dropped, perhaps before it began: nobody will ask for more."""
+    if not unattended.is_over:
+        feed.end()
+        run_when_dropped(unattended.advance)
 
 
 # --- errors ------------------------------------------------------------------------------
@@ -298,6 +324,7 @@ def _get_broken_class() -> type[BaseException]:
 # --- the end -----------------------------------------------------------------------------
 
 _live: weakref.WeakSet[Outstanding] = weakref.WeakSet()
+_live_lock = threading.Lock()
 _is_exiting = False
 
 
@@ -311,7 +338,10 @@ def _finish_all() -> None:
     """The interpreter ends, which waits for what executors have submitted."""
     global _is_exiting
     _is_exiting = True
-    for outstanding in list(_live):
+    with _live_lock:
+        left = list(_live)
+    for outstanding in left:
+        outstanding.shut()
         outstanding.wait()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache, partial, wraps
+from threading import Lock
 from weakref import WeakSet
 
 from manyhands.core.options import make_options
@@ -148,6 +149,7 @@ class ParslExecutor(Base, RepresentationMixin):
         self.remote_monitoring_radio = remote_monitoring_radio or FilesystemRadio()
         self._running: Session | None = None
         self._calls: WeakSet[Future[Any]] = WeakSet()  # in a session that others use too
+        self._lock = Lock()  # of those
         self._once = make_options(_ONCE)
 
     def start(self) -> None:
@@ -184,7 +186,8 @@ class ParslExecutor(Base, RepresentationMixin):
         # Parsl's log names it beside its own number.
         future.parsl_executor_task_id = future.key  # type: ignore[attr-defined]
         if session is self.session:
-            self._calls.add(future)
+            with self._lock:
+                self._calls.add(future)
         return future
 
     def shutdown(self) -> None:
@@ -193,7 +196,9 @@ class ParslExecutor(Base, RepresentationMixin):
         if session is None:
             return
         if session is self.session:
-            session.cancel_calls(list(self._calls), running=True)
+            with self._lock:
+                calls = list(self._calls)
+            session.cancel_calls(calls, running=True)
         else:
             session.close()
         _hold_timer.cache_clear()

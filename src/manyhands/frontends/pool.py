@@ -83,7 +83,7 @@ class Pool:
                 "the session that was given has its workers already; say processes, initializer and maxtasksperchild "
                 "to mh.Session (workers, initializer, max_calls_per_worker)"
             )
-        if processes is not None and processes < 1:
+        if isinstance(processes, int) and processes < 1:
             raise InvalidArgumentError(f"processes must be at least 1, not {processes}")
         if maxtasksperchild is not None and (
             not isinstance(maxtasksperchild, int) or maxtasksperchild < 1
@@ -99,7 +99,8 @@ class Pool:
         )
         self._counts_calls = maxtasksperchild is not None
         self._outstanding = Outstanding(self._session, is_own=session is None)
-        self._feeders: weakref.WeakSet[_Feeder] = weakref.WeakSet()
+        self._feeders: list[_Feeder] = []
+        self._lock = threading.RLock()  # of that list
         weakref.finalize(self, _retire, self._outstanding).atexit = False
         self._state = "RUN"
 
@@ -127,18 +128,17 @@ class Pool:
         callback, error_callback
             Called with the result, or with what was raised, before `AsyncResult.get` gives it.
         """
+        args, kwds = tuple(args), dict(kwds)
         outstanding = self._outstanding
         outstanding.tickets.append(None)
         try:
             if outstanding.is_shut:
                 self._check_running()
-            future: Future[R] = self._session.start_call(
-                func, tuple(args), dict(kwds), make=_PoolFuture
-            )
+            future: Future[R] = self._session.start_call(func, args, kwds, make=_PoolFuture)
             outstanding.note(future.key)
         finally:
-            outstanding.tickets.pop()
-        return _CallResult(self._session, future, callback, error_callback)
+            outstanding.leave()
+        return _CallResult(self, future, callback, error_callback)
 
     # Maps that give a list.
 
@@ -223,14 +223,16 @@ class Pool:
         if self._state == "RUN":
             self._state = "CLOSE"  # before it is shut: who finds it shut says so
             self._outstanding.shut()
-            for feeder in list(self._feeders):
-                feeder.lift()
+            with self._lock:
+                for feeder in self._feeders:
+                    feeder.lift()
 
     def terminate(self) -> None:
         """End at once: what has not ended is cancelled, and whoever waits for it gets a CancelledError."""
         self._state = "TERMINATE"
-        for feeder in list(self._feeders):
-            feeder.stop()
+        with self._lock:
+            for feeder in self._feeders:
+                feeder.stop()
         self._outstanding.abort()
 
     def join(self) -> None:
@@ -238,7 +240,7 @@ class Pool:
         if self._state == "RUN":
             raise InvalidArgumentError("Pool is still running: close() or terminate() it before")
         if self._state == "CLOSE":
-            for feeder in list(self._feeders):
+            for feeder in self._feeders:
                 feeder.join()
         self._outstanding.finish()
 
@@ -281,7 +283,7 @@ class Pool:
         try:
             self._check_running()
         except BaseException:
-            self._outstanding.tickets.pop()
+            self._outstanding.leave()
             raise
 
     def _start(self, unattended: UnattendedMap) -> None:
@@ -309,13 +311,13 @@ class Pool:
             chunksize = -(-(source.count_remaining() or 1) // (4 * self._session.workers))
         self._enter()
         try:
-            result = _MapResult(self._session, self._outstanding, callback, error_callback)
+            result = _MapResult(self, callback, error_callback)
             result.unattended = UnattendedMap(
                 self._session, func, source, star=star, batch=chunksize or None, on_end=result.end
             )
             self._start(result.unattended)
         finally:
-            self._outstanding.tickets.pop()
+            self._outstanding.leave()
         return result
 
     def _start_iterator(
@@ -325,25 +327,27 @@ class Pool:
         if chunksize < 1:
             raise InvalidArgumentError(f"Chunksize must be 1+, not {chunksize}")
         batch = chunksize if chunksize > 1 or self._counts_calls else None
-        self._enter()
-        try:
-            if is_sliceable(iterable):
-                source = Source((freeze(iterable),))
-                unattended = UnattendedMap(
-                    self._session, func, source, batch=batch, on_end=self._outstanding.drop_map
-                )
-                self._start(unattended)
-                return ResultIterator(self._session, unattended, None, is_ordered=is_ordered)
+        if is_sliceable(iterable):
+            source = Source((freeze(iterable),))
+            unattended = UnattendedMap(
+                self._session, func, source, batch=batch, on_end=self._outstanding.drop_map
+            )
+            feeder = None
+        else:
             feeder = _Feeder(iter(iterable), chunksize, self._outstanding)
             unattended = feeder.unattended = UnattendedMap(
                 self._session, func, feeder.feed, batch=batch, on_end=feeder.end
             )
-            self._feeders.add(feeder)
+        self._enter()
+        try:
             self._start(unattended)
-            feeder.start()
-            return ResultIterator(self._session, unattended, feeder, is_ordered=is_ordered)
+            if feeder is not None:
+                with self._lock:
+                    self._feeders = [*filter(_Feeder.is_alive, self._feeders), feeder]
+                    feeder.start()
         finally:
-            self._outstanding.tickets.pop()
+            self._outstanding.leave()
+        return ResultIterator(self, unattended, feeder, is_ordered=is_ordered)
 
 
 class _PoolFuture(Future[R]):
@@ -361,15 +365,16 @@ class _PoolFuture(Future[R]):
 class AsyncResult(Generic[T_co]):
     """What the ``_async`` methods of a `Pool` return: a result, perhaps not there yet."""
 
-    __slots__ = ("__weakref__", "_callback", "_error_callback", "_is_told", "_session")
+    __slots__ = ("__weakref__", "_callback", "_error_callback", "_is_told", "_pool", "_session")
 
     def __init__(
         self,
-        session: Session,
+        pool: Pool,
         callback: Callable[[Any], object] | None,
         error_callback: Callable[[BaseException], object] | None,
     ) -> None:
-        self._session = session
+        self._pool: Pool | None = pool  # which lives as long as a result is to come
+        self._session = pool._session
         self._callback = callback
         self._error_callback = error_callback
         self._is_told = callback is None and error_callback is None
@@ -442,16 +447,13 @@ class _CallResult(AsyncResult[R]):
 
     def __init__(
         self,
-        session: Session,
+        pool: Pool,
         future: Future[R],
         callback: Callable[[R], object] | None,
         error_callback: Callable[[BaseException], object] | None,
     ) -> None:
-        self._session = session
+        super().__init__(pool, callback, error_callback)
         self._future = future
-        self._callback = callback
-        self._error_callback = error_callback
-        self._is_told = callback is None and error_callback is None
         if not self._is_told:
             future.add_done_callback(lambda _: self._tell())
 
@@ -459,6 +461,7 @@ class _CallResult(AsyncResult[R]):
         return self._future.done()
 
     def _read(self) -> R:
+        self._pool = None
         return self._future.result()
 
 
@@ -471,13 +474,12 @@ class _MapResult(AsyncResult[list[R]]):
 
     def __init__(
         self,
-        session: Session,
-        outstanding: Outstanding,
+        pool: Pool,
         callback: Callable[[list[R]], object] | None,
         error_callback: Callable[[BaseException], object] | None,
     ) -> None:
-        super().__init__(session, callback, error_callback)
-        self._outstanding = outstanding
+        super().__init__(pool, callback, error_callback)
+        self._outstanding = pool._outstanding
         self._values: list[Any] | None = None
 
     def end(self, unattended: UnattendedMap) -> None:
@@ -494,6 +496,7 @@ class _MapResult(AsyncResult[list[R]]):
         return self.unattended.is_over
 
     def _read(self) -> list[R]:
+        self._pool = None
         if self._values is None:
             self._values = self.unattended.collect()
         if self.unattended.has_failed:
@@ -506,13 +509,14 @@ class ResultIterator(Iterator[T_co]):
 
     def __init__(
         self,
-        session: Session,
+        pool: Pool,
         unattended: UnattendedMap,
         feeder: _Feeder | None,
         *,
         is_ordered: bool,
     ) -> None:
-        self._session = session
+        self._pool: Pool | None = pool  # which lives as long as results are to come
+        self._session = pool._session
         self._unattended = unattended
         self._feeder = feeder
         self._is_ordered = is_ordered
@@ -566,6 +570,7 @@ class ResultIterator(Iterator[T_co]):
                 self._turn += len(part)
                 self._values.extend(part)
             elif is_over and not self._values:
+                self._pool = None
                 unattended.check_whole()
                 raise StopIteration
 
@@ -596,7 +601,8 @@ class _Feeder(threading.Thread):
         error = None
         try:
             while self._await_room() and (chunk := list(islice(self._items, self._chunksize))):
-                self._room -= len(chunk)
+                with self._change:
+                    self._room -= len(chunk)
                 self.feed.add(chunk)
                 self.unattended.advance()
         except BaseException as failure:
@@ -608,9 +614,9 @@ class _Feeder(threading.Thread):
 
     def note_taken(self) -> None:
         """One result more was taken."""
-        self._room += 1
-        if self._room == 1:
-            with self._change:
+        with self._change:
+            self._room += 1
+            if self._room == 1:
                 self._change.notify_all()
 
     def lift(self) -> None:

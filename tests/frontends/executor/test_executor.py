@@ -156,6 +156,36 @@ def test_a_buffered_map_reads_no_further_than_it_may(executor: mh.Executor) -> N
     assert list(executor.map(square, range(7), buffersize=3)) == [x * x for x in range(7)]
 
 
+def test_a_buffered_map_that_nobody_reads_ends_with_the_executor(executor: mh.Executor) -> None:
+    kept = executor.map(square, range(100), buffersize=2)
+    assert next(kept) == 0
+    executor.map(square, range(100), buffersize=2)  # and this one nobody has
+    executor.shutdown()
+    with pytest.raises(RuntimeError, match="cannot schedule new futures after shutdown"):
+        list(kept)
+
+
+def test_a_submission_that_fails_does_not_hold_up_the_end(executor: mh.Executor) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def submit() -> None:
+        executor._outstanding.tickets.append(None)
+        begun.set()
+        go_on.wait(LIMIT)
+        executor._outstanding.leave()
+
+    thread = threading.Thread(target=submit)
+    thread.start()
+    begun.wait(LIMIT)
+    ending = threading.Thread(target=executor.shutdown)
+    ending.start()
+    wait_for(lambda: executor._outstanding.is_shut, "it ends")
+    go_on.set()
+    ending.join(LIMIT)
+    assert not ending.is_alive()
+    thread.join(LIMIT)
+
+
 @pytest.mark.parametrize(
     ("options", "error"),
     [
@@ -369,6 +399,40 @@ def test_the_input_is_let_go_of(processes: mh.Executor) -> None:
     gc.collect()
     assert not processes._outstanding._maps
     wait_for(processes._outstanding._has_ended, "nothing is outstanding")
+
+
+def test_a_callback_that_is_interrupted_holds_no_result_back(processes: mh.Executor) -> None:
+    futures = [processes.submit(square, x) for x in range(50)]
+    for future in futures[10:]:
+        future.add_done_callback(lambda _: sys.exit(3))
+    failing = [processes.submit(fail, x) for x in range(20)]
+    for future in (*futures, *failing):
+        while True:
+            try:
+                future.exception(LIMIT)
+                break
+            except SystemExit:  # of a callback, here, as this thread drives
+                continue
+    assert [future.result(LIMIT) for future in futures] == [x * x for x in range(50)]
+
+
+def test_the_garbage_collector_may_end_a_map(processes: mh.Executor) -> None:
+    class Cycle:
+        me: Any
+        results: Any
+
+    threshold = gc.get_threshold()
+    gc.set_threshold(1)
+    try:
+        for _ in range(60):
+            cycle = Cycle()
+            cycle.me = cycle
+            cycle.results = processes.map(square, range(300), chunksize=5)
+            next(cycle.results)
+            del cycle
+    finally:
+        gc.set_threshold(*threshold)
+    assert processes.submit(square, 3).result(LIMIT) == 9
 
 
 # --- the interpreter's end --------------------------------------------------------------------

@@ -260,6 +260,20 @@ def test_one_that_is_dropped_ends(tmp_path: Path) -> None:
     wait_for(lambda: session._closed_at, "the session has ended")
 
 
+def test_a_result_that_is_to_come_keeps_the_pool() -> None:
+    def start() -> Any:
+        pool = mh.Pool(2)
+        return pool.map_async(square, [1, 2]), pool.imap(square, iter([3, 4])), pool._session
+
+    result, stream, session = start()
+    gc.collect()
+    assert result.get(LIMIT) == [1, 4]
+    assert stream.next(LIMIT) == 9
+    with pytest.warns(ResourceWarning):
+        assert list(stream) == [16]  # with the last one the pool is let go of
+    wait_for(lambda: session._closed_at, "the session has ended")
+
+
 def test_workers_are_replaced_after_so_many_tasks() -> None:
     with mh.Pool(1, maxtasksperchild=1) as pool:
         assert len({pool.apply(os.getpid) for _ in range(3)}) == 3

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from manyhands.core.mapping import Failure, Source
 from manyhands.core.unattended import Feed, UnattendedMap, freeze
+from manyhands.errors import SessionClosedError
 from tests.unit.core.sessions import FakeSession
 
 
@@ -139,7 +140,7 @@ def test_a_session_that_closes_ends_it() -> None:
     session.is_closed = True
     run_all(session)
     assert unattended.is_over
-    with pytest.raises(CancelledError):
+    with pytest.raises(SessionClosedError):
         unattended.check_whole()
 
 

@@ -292,17 +292,28 @@ class LocalEngine:
         items, self.items = self.items, []
         results, self.results = self.results, []
         errors, self.errors = self.errors, []
+        interrupt: BaseException | None = (
+            None  # of a callback; what has come is passed on all the same
+        )
         for key, item in items:
             self.sink.take_item(key, item)
-        if results:
-            self.sink.take_results(results)
-        for key, error, entry in errors:
-            self.sink.take_failure(key, error, entry)
+        try:
+            if results:
+                self.sink.take_results(results)
+        except BaseException as error:
+            interrupt = error
+        for key, failure, entry in errors:
+            try:
+                self.sink.take_failure(key, failure, entry)
+            except BaseException as error:
+                interrupt = interrupt or error
         actor_ends, self.actor_ends = self.actor_ends, []
         for actor, end in actor_ends:
             self.sink.take_actor_end(actor, end)
         while self.questions:
             self.intake.answer(*self.questions.popleft())
+        if interrupt is not None:
+            raise interrupt
 
     def is_busy(self) -> bool:
         return self.pool.is_busy()
