@@ -424,7 +424,7 @@ def test_parallel_calls_inside_use_threads() -> None:
         assert len(pids) == 1
 
 
-@pytest.mark.parametrize("backend", ["manyhands", "loky"])
+@pytest.mark.parametrize("backend", ["manyhands", "loky", "multiprocessing"])
 def test_processes_for_calls_inside_are_the_workers_that_there_are(backend: str) -> None:
     found = parallel()(delayed(call_inside)(backend) for _ in range(3))
     assert {kind for kind, _, _ in found} == {"ManyhandsBackend"}
