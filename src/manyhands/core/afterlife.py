@@ -59,4 +59,8 @@ def renew(error: BaseException) -> BaseException:
     except Exception:
         return error  # a class of somebody else's, which does not take its own arguments
     fresh.__cause__ = error.__cause__
+    # Another library may have registered a way to copy exceptions that shares what is in them.
+    fresh.__dict__ = dict(error.__dict__)
+    if notes := getattr(error, "__notes__", None):
+        fresh.__notes__ = [*notes]
     return fresh

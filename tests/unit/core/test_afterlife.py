@@ -1,6 +1,9 @@
 """What becomes of actors that have died."""
 
+import copyreg
 from typing import Any
+
+import pytest
 
 from manyhands.core import acting
 from manyhands.core.acting import ActorMaker, ActorMethod, remove_actor
@@ -82,6 +85,27 @@ def test_each_call_has_an_error_of_its_own() -> None:
     assert (str(fresh), fresh.actor, fresh.__cause__) == ("gone", "Counter", error.__cause__)
     fresh.add_note("of one call")
     assert not hasattr(error, "__notes__")
+    error.add_note("of all")
+    renew(error).add_note("of another call")
+    assert error.__notes__ == ["of all"]
+
+
+def test_it_has_so_beside_libraries_that_copy_errors_in_their_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def share(error: ActorDiedError) -> Any:
+        return _rebuild_sharing, (error.__dict__, error.args)
+
+    monkeypatch.setitem(copyreg.dispatch_table, ActorDiedError, share)
+    error = ActorDiedError("gone")
+    renew(error).add_note("of one call")
+    assert not hasattr(error, "__notes__")
+
+
+def _rebuild_sharing(content: dict[str, Any], args: tuple[Any, ...]) -> ActorDiedError:
+    error = ActorDiedError(*args)
+    error.__dict__ = content
+    return error
 
 
 def test_an_error_that_cannot_be_copied_is_used_again() -> None:

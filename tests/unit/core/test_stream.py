@@ -162,6 +162,7 @@ def test_a_stream_that_nobody_holds_is_closed_elsewhere(
     owner: FakeOwner, stream: Stream[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     due: list[Callable[[], object]] = []
+    gc.collect()  # streams of other tests end before
 
     class FakeTimers:
         def call_later(self, seconds: float, fn: Callable[[], object]) -> None:
