@@ -178,8 +178,10 @@ class Driver:
 
     def close(self) -> None:
         """Stop the background thread. The caller drives no more."""
-        self.wake()
+        # Not the other way round: who leads would be woken before there is anything to see, and sleep on.
         self._is_closed = True
+        if self._wake_fd >= 0:
+            os.eventfd_write(self._wake_fd, 1)
         self._gate.release()
         if self._background is not None and self._background is not threading.current_thread():
             self._background.join()

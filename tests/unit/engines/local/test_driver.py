@@ -426,6 +426,16 @@ def test_a_closed_driver_leaves_nothing(steps: FakeSteps) -> None:
     driver.attend()
 
 
+def test_who_is_woken_by_a_close_finds_it_closed(
+    steps: FakeSteps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = Driver(steps)
+    found: list[bool] = []
+    monkeypatch.setattr(os, "eventfd_write", lambda fd, value: found.append(driver._is_closed))
+    driver.close()
+    assert found == [True]
+
+
 def test_a_close_ends_the_wait_of_others_once_they_are_done(steps: FakeSteps) -> None:
     driver = Driver(steps)
     driver.watch(steps.reading, steps.take)
