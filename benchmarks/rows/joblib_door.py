@@ -8,9 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import joblib
-from joblib import Parallel, delayed
-
 from benchmarks.contenders import OURS
 from benchmarks.data_work import make_array
 from benchmarks.loads import Load, choose_repeats, expect
@@ -54,6 +51,8 @@ def make_auto(setting: Setting) -> _Case:
 
 def _make_squares(count: int, **options: Any) -> _Case:
     def run() -> Any:
+        from joblib import Parallel, delayed
+
         return Parallel(**options)(delayed(square)(number) for number in range(count))
 
     return _Case(run, [number * number for number in range(count)], count)
@@ -65,6 +64,8 @@ def make_array_calls(setting: Setting) -> _Case:
     places = range(_ARRAY_CALLS)
 
     def run() -> Any:
+        from joblib import Parallel, delayed
+
         return Parallel()(delayed(read)(array, place) for place in places)
 
     return _Case(run, [read(array, place) for place in places], _ARRAY_CALLS)
@@ -121,6 +122,9 @@ def _measure(make: Callable[[Setting], _Case]) -> Callable[[str, Setting], Readi
 def open_backend(contender: str, workers: int) -> Iterator[None]:
     """The backend of this contender for all of joblib, with workers that have begun."""
     importlib.import_module(OURS)
+    import joblib
+    from joblib import Parallel, delayed
+
     with joblib.parallel_config(_BACKENDS[contender], n_jobs=workers):
         # Calls that sleep cannot all be taken by the worker that came up first.
         Parallel(batch_size=1)(delayed(pause)(0.05) for _ in range(4 * workers))
