@@ -221,7 +221,7 @@ class PoolState:
         """Whether calls have come that may go before others which are in flight already, and not begun."""
         return any(
             entry.stage == 0 and (entry.options.priority > 0 or entry.depth)
-            for entry in self._arrivals
+            for entry in self._arrivals.copy()  # other threads add to it meanwhile
         )
 
     def has_waiting(self, stage: StageState) -> bool:

@@ -1,5 +1,7 @@
 """Which worker gets which calls."""
 
+import sys
+import threading
 from collections.abc import Iterable
 
 import pytest
@@ -790,6 +792,27 @@ def test_a_worker_that_dies_while_its_call_waits_asks_for_nothing_more() -> None
 
 
 # Calls whose results are those of others.
+
+
+def test_calls_may_come_while_the_leading_thread_looks_and_plans() -> None:
+    """Other threads queue calls at any moment, also in the middle of a look at those that have come."""
+    pool = make_pool()
+    switch_interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        feeder = threading.Thread(target=lambda: [add(pool, k, depth=k % 2) for k in range(3000)])
+        feeder.start()
+        sent: list[int] = []
+        while len(sent) < 3000:
+            pool.has_urgent()
+            if len(pool._arrivals) > 50 or not feeder.is_alive():
+                sent += send(pool)
+            for worker in pool.crew.values():
+                finish_all(pool, worker)
+        feeder.join()
+    finally:
+        sys.setswitchinterval(switch_interval)
+    assert sorted(sent) == list(range(3000))
 
 
 def test_a_call_that_was_set_aside_holds_nothing_and_has_no_outcome_yet() -> None:
