@@ -180,14 +180,19 @@ class InlineEngine(ObjectStore):
         if not stream.run.claim():
             return False
         self._forget(stream.run)
-        if stream.lock.acquire(blocking=False):
-            try:
-                stream.close()
-                stream.run.let_go()
-            finally:
-                stream.lock.release()
-        else:  # it is asked for an item just now
+        if not self._close_stream(stream):
             stream.run.interrupt()
+        return True
+
+    def _close_stream(self, stream: InlineStream) -> bool:
+        """End one that is forgotten; not while it is asked for an item: whoever asks does it then."""
+        if not stream.lock.acquire(blocking=False):
+            return False
+        try:
+            stream.close()
+            stream.run.let_go()
+        finally:
+            stream.lock.release()
         return True
 
     def _forget(self, run: InlineRun) -> None:
@@ -222,20 +227,26 @@ class InlineEngine(ObjectStore):
             return False
         if stream.run.actor is not None and not (stream.has_begun or stream.run.actor.is_open):
             return False
-        with stream.lock:
+        try:
+            with stream.lock:
+                if self._streams.get(key) is stream:
+                    self._run_stream(stream)
+        finally:
             if self._streams.get(key) is not stream:
-                return True
-            stream.thread = threading.get_ident()
-            actor = stream.run.actor
-            try:
-                if actor is None:
-                    self._step(stream)
-                else:
-                    with actor.lock:
-                        self._step(stream)
-            finally:
-                stream.thread = 0
+                self._close_stream(stream)  # it was cancelled meanwhile
         return True
+
+    def _run_stream(self, stream: InlineStream) -> None:
+        stream.thread = threading.get_ident()
+        actor = stream.run.actor
+        try:
+            if actor is None:
+                self._step(stream)
+            else:
+                with actor.lock:
+                    self._step(stream)
+        finally:
+            stream.thread = 0
 
     def _step(self, stream: InlineStream) -> None:
         run = stream.run

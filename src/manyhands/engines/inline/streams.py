@@ -82,6 +82,14 @@ class InlineStream:
                 pass
 
     def _close_loop(self, source: Any, runner: asyncio.Runner) -> None:
+        from asyncio import CancelledError
+
+        async def end() -> None:
+            await source.aclose()
+
         with runner:
             if hasattr(source, "aclose"):
-                drive(self.run, source.aclose(), runner)
+                try:
+                    runner.run(end(), context=self.run.context)
+                except (Exception, CancelledError):
+                    pass

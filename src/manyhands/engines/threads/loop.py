@@ -56,11 +56,15 @@ class LoopThread:
     def __init__(self, initialize: Callable[[], object]) -> None:
         self._initialize = initialize
         self._is_closing = False
-        self._loop = asyncio.new_event_loop()
         self._executor = _Executor(thread_name_prefix="manyhands-executor")
+        self._loop = asyncio.new_event_loop()
         self._loop.set_default_executor(self._executor)
         self._thread = threading.Thread(target=self._serve, name="manyhands-loop", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:  # the system gives no more threads
+            self._loop.close()
+            raise
 
     @property
     def ident(self) -> int:
@@ -80,9 +84,8 @@ class LoopThread:
             end(run, None, closed)
 
     def _begin(self, run: ThreadRun, awaitable: Any, end: End) -> None:
-        if (
-            run.is_interrupted
-        ):  # a task that is cancelled before its first step would never await it
+        # A task that is cancelled before its first step would never await it.
+        if run.is_interrupted or self._is_closing:
             _discard(awaitable)
             end(run, None, asyncio.CancelledError())
             return

@@ -299,11 +299,13 @@ class Pool:
         import manyhands.engines.threads.loop  # noqa: F401
 
     def get_loop(self) -> LoopThread:
-        """The event loop (with the lock held)."""
+        """The event loop (with the lock held); it runs nothing where the engine has closed meanwhile."""
         if self.loop is None:
             from manyhands.engines.threads.loop import LoopThread
 
             self.loop = LoopThread(lambda: self._initialize(None))
+            if self._is_closed:
+                self.loop.close(0.0)
         return self.loop
 
     def _leave_loop(self, run: ThreadRun, value: Any, error: BaseException | None) -> None:

@@ -206,6 +206,26 @@ def test_it_is_closed_while_it_runs_elsewhere(engine: InlineEngine, sink: FakeSi
     assert sink.ends == {}
 
 
+@pytest.mark.parametrize("is_async", [False, True])
+def test_it_is_closed_elsewhere_as_an_item_comes(
+    engine: InlineEngine, sink: FakeSink, is_async: bool
+) -> None:
+    """Whoever asked for the item ends the generator, and an event loop of its own with it."""
+    source = Source(3)
+
+    def cancel(key: int, item: Any) -> None:
+        canceller = threading.Thread(target=engine.cancel, args=([key],), kwargs={"running": True})
+        canceller.start()
+        canceller.join(LONG)
+        cancelled.append(item)
+
+    cancelled: list[int] = []
+    sink.take_item = cancel  # type: ignore[method-assign]
+    submit(engine, 1, source.iterate_async if is_async else source)
+    assert engine.wait_until(lambda: bool(cancelled), LONG, 1)
+    assert (cancelled, source.closed, sink.ends) == ([0], 1, {})
+
+
 def test_only_its_own_time_counts(engine: InlineEngine, sink: FakeSink, ask: Ask) -> None:
     def slow() -> Iterator[int]:
         yield 1

@@ -13,6 +13,7 @@ from manyhands.core.future import Future
 from manyhands.core.resources import make_need
 from manyhands.engines.threads import ThreadsEngine
 from manyhands.errors import WorkerDiedError, WorkerStartError
+from manyhands.testing.checks import wait_for
 from tests.unit.engines.sinks import LONG, Blocker, FakeSink, call
 from tests.unit.engines.threads.conftest import Open
 
@@ -185,6 +186,25 @@ def test_a_close_does_not_wait_for_a_loop_that_hangs(open_engine: Open) -> None:
     assert blocker.begun.wait(LONG)
     engine.close(0.01)
     blocker.may_end.set()
+
+
+def test_a_coroutine_that_comes_as_the_engine_closes(open_engine: Open) -> None:
+    """It is let go of, and no event loop is left behind for it."""
+    engine = open_engine(1)
+    coroutine = give(1)
+
+    def close() -> None:
+        closer = threading.Thread(target=engine.close, args=(0.01,))
+        closer.start()
+        closer.join(LONG)
+
+    engine._pool.load_loop = close  # type: ignore[method-assign]
+    engine.submit(call(1, lambda: coroutine))
+    wait_for(lambda: coroutine.cr_frame is None, "the coroutine is closed")
+    wait_for(
+        lambda: not any(t.name == "manyhands-loop" for t in threading.enumerate()),
+        "the loop's thread ends",
+    )
 
 
 # Futures as results.
