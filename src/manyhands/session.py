@@ -751,13 +751,22 @@ def get_session() -> Session:
     A call uses the session that it belongs to. Else, first counts the block that this thread, or asyncio task, is in;
     a thread that is in none, such as one that the block started, uses the session whose block was entered last.
     """
+    return _find_entered() or _get_default()
+
+
+def is_inside() -> bool:
+    """Whether `get_session` gives the session of a block, or of a call."""
+    return _find_entered() is not None
+
+
+def _find_entered() -> Session | None:
     here = place.here.get()
     if here is not None and here.session is not None and not here.session._is_closed:
         return here.session  # type: ignore[no-any-return]
     for session in (*reversed(_entered.get()), *reversed(_blocks)):
         if not session._is_closed and session._pid == os.getpid():
             return session
-    return _get_default()
+    return None
 
 
 def _get_default() -> Session:

@@ -1,0 +1,1 @@
+"""The door for Dask: its collections are computed by a session."""
