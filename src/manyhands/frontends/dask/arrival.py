@@ -87,3 +87,11 @@ def await_dask() -> None:
     when_imported(
         "dask.config", lambda config: config.update_defaults({"scheduler": dask_scheduler})
     )
+    when_imported(
+        "dask.tokenize",
+        lambda tokenize: tokenize.normalize_token.register_lazy("manyhands", _import_tokens),
+    )
+
+
+def _import_tokens() -> None:
+    import manyhands.frontends.dask.tokens
