@@ -94,4 +94,6 @@ def await_dask() -> None:
 
 
 def _import_tokens() -> None:
-    import manyhands.frontends.dask.tokens
+    from importlib import import_module
+
+    import_module("manyhands.frontends.dask.tokens")
