@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 from manyhands.core import place
 from manyhands.core.forks import abandon_imports
 from manyhands.core.functions import check_callable, name_callable
-from manyhands.core.handles import find_handles
+from manyhands.core.handles import convert_foreign, find_handles, foreign
 from manyhands.core.model import (
     DEFAULT_OPTIONS,
     Call,
@@ -387,6 +387,8 @@ class Session:
             self._check_open()
         if not callable(fn):
             check_callable(fn)
+        if foreign:
+            args, kwargs = convert_foreign(args, kwargs)
         key = next(self._keys)
         name = options.name or getattr(fn, "__qualname__", None) or name_callable(fn)
         future = self._futures[key] = (make or self._make_future)(self, key, name)
@@ -421,6 +423,7 @@ class Session:
         from manyhands.core.stream import Stream
 
         self._check_open()
+        args, kwargs = convert_foreign(args, kwargs)
         key = next(self._keys)
         name = options.name or name_callable(fn)
         future = self._futures[key] = self._make_future(self, key, name)
@@ -450,6 +453,7 @@ class Session:
         from manyhands.core.actors import ActorLife
 
         self._check_open()
+        args, kwargs = convert_foreign(args, kwargs)
         number = int.from_bytes(os.urandom(7), "big") | 1
         life = ActorLife(number, cls.__qualname__, name, methods, restarts)
         inputs = [handle for handle in find_handles(args, kwargs) if type(handle) is not Ref]

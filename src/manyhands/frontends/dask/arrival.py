@@ -83,17 +83,47 @@ dask_scheduler = DaskScheduler()
 
 
 def await_dask() -> None:
-    """Make our scheduler the default one inside sessions: now, if Dask is loaded, else when it is."""
-    when_imported(
-        "dask.config", lambda config: config.update_defaults({"scheduler": dask_scheduler})
-    )
-    when_imported(
-        "dask.tokenize",
-        lambda tokenize: tokenize.normalize_token.register_lazy("manyhands", _import_tokens),
-    )
+    """Make ours the default scheduler inside sessions, and collections inputs of calls: as soon as Dask is loaded."""
+    when_imported("dask.config", _enter)
+    when_imported("dask.base", _enter_collections)
+    when_imported("dask.tokenize", _name_handles)
 
 
-def _import_tokens() -> None:
+def _enter(config: Any) -> None:
+    config.update_defaults({"scheduler": dask_scheduler})
+
+
+def _enter_collections(base: Any) -> None:
+    from manyhands.core.handles import foreign
+
+    foreign.append((base.is_dask_collection, _start))
+
+
+def _name_handles(tokenize: Any) -> None:
+    from functools import partial
     from importlib import import_module
 
-    import_module("manyhands.frontends.dask.tokens")
+    name = partial(import_module, "manyhands.frontends.dask.tokens")
+    tokenize.normalize_token.register_lazy("manyhands", name)
+
+
+def _start(collection: Any) -> Any:
+    """Compute a collection that is an argument of a call, aside; a future of what it is."""
+    from concurrent.futures import Future
+    from contextvars import copy_context
+    from threading import Thread
+
+    future: Future[Any] = Future()
+
+    def compute() -> None:
+        try:
+            future.set_result(collection.compute(scheduler=dask_scheduler))
+        except BaseException as error:
+            future.set_exception(error)
+
+    if place.in_worker:  # only the call's own thread can ask the session for more
+        compute()
+    else:
+        run = copy_context().run
+        Thread(target=run, args=(compute,), name="manyhands-dask", daemon=True).start()
+    return future

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dask._task_spec import Alias
 
+from manyhands.core.handles import find_handles
 from manyhands.core.refs import Ref
 from manyhands.errors import UnpicklableError
 from manyhands.frontends.dask.node import run_chain
@@ -93,12 +94,9 @@ class CallRun:
             for key in needed & self._graph.data.keys():
                 counts[key] = counts.get(key, 0) + 1
         for key, count in counts.items():
-            value = self.values[key]
-            if count > 1 and getattr(value, "nbytes", _SHARED_BYTES) >= _SHARED_BYTES:
-                if isinstance(value, (int, float, str, bool, type(None), Ref)):
-                    continue
+            if count > 1 and _is_large(self.values[key]):
                 try:
-                    self.values[key] = self._session.put(value)
+                    self.values[key] = self._session.put(self.values[key])
                 except UnpicklableError:
                     pass  # who needs it runs in the caller
 
@@ -197,6 +195,13 @@ def _list_needed(chain: tuple[GraphNode, ...]) -> frozenset[Any]:
 def _is_finalizer(key: Any) -> bool:
     """Whether a node only puts together what Dask then gives its caller, who would have to read all of it again."""
     return isinstance(key, str) and key.startswith("finalize-")
+
+
+def _is_large(value: Any) -> bool:
+    """Whether data may be so; futures and refs of it are not."""
+    if find_handles((value,), {}) or isinstance(value, (int, float, str, bool, type(None))):
+        return False
+    return bool(getattr(value, "nbytes", _SHARED_BYTES) >= _SHARED_BYTES)
 
 
 def load(value: Any) -> Any:
