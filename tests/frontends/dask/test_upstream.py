@@ -81,7 +81,7 @@ def run_suite(folder: Path, on: str, tests: list[str], every: int) -> tuple[int,
     ],
 )
 def test_the_tests_of_dask_pass(
-    tmp_path: Path, on: str, tests: list[str], every: int, passing: int, computing: int
+    tmp_path: Path, on: str, tests: list[str], every: int, *, passing: int, computing: int
 ) -> None:
     passed, computed = run_suite(tmp_path, on, tests, every)
     assert passed >= passing

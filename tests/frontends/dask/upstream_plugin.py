@@ -53,6 +53,8 @@ LEFT_OUT_ON_WORKERS = {
     "test_to_delayed_optimize_graph": EFFECTS,
     "test_traverse_false": IDENTITY,
     "test_repartition_partition_size_complex_dtypes": IDENTITY,
+    "test_store_compute_false": "has workers write into an array of this process",
+    "test_from_array_getitem": IDENTITY,
     "test_custom_collection": "looks for values in what was persisted; on workers those are futures",
     "test_profiler_works_under_error": "counts nodes; those that only one other needs are one call there",
     "test_groupby_tasks": "has some ten thousand nodes of microseconds, which takes seconds",
