@@ -24,7 +24,13 @@ OTHER_DEFAULTS = "expects each kind of collection to have another scheduler by d
 POOL = "brings a pool of more threads or processes than the session has workers"
 KEYWORDS = "gives a keyword that nobody knows, which ours refuses"
 
+PLOTS = "draws, for seconds, what its neighbours have looked at"
+
 LEFT_OUT = {
+    "test_profiler_plot": PLOTS,
+    "test_resource_profiler_plot": PLOTS,
+    "test_cache_profiler_plot": PLOTS,
+    "test_plot_multiple": PLOTS,
     "test_pool_kwarg": POOL,
     "test_interrupt[True]": POOL,
     "test_num_workers_config": POOL,
@@ -73,7 +79,8 @@ replace_schedulers()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--on", required=True, choices=list(counts))
-    parser.addoption("--every", type=int, default=1, help="take each n-th test only")
+    parser.addoption("--every", type=int, help="of the files that follow, each n-th test")
+    parser.addoption("--sample", nargs="*", default=[])
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -102,8 +109,11 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     on_workers = config.getoption("--on") == "workers"
     left_out = {**LEFT_OUT, **(LEFT_OUT_ON_WORKERS if on_workers else {})}
-    sampled = items[:: config.getoption("--every")]
-    kept = [item for item in sampled if left_out.keys().isdisjoint(list_names(item))]
+    sample = set(config.getoption("--sample"))
+    whole = [item for item in items if str(item.path) not in sample]
+    sampled = [item for item in items if str(item.path) in sample]
+    chosen = [*whole, *sampled[:: config.getoption("--every")]]
+    kept = [item for item in chosen if left_out.keys().isdisjoint(list_names(item))]
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = kept
 
