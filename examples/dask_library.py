@@ -17,7 +17,7 @@ import dask.bag as db
 
 import manyhands as mh
 
-PARTITIONS = 16
+PARTITIONS = 8
 
 
 def measure(path: Path) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def measure(path: Path) -> dict[str, Any]:
 
 def main(folder: str) -> None:
     """Measure all files, and print the packages with most lines."""
-    paths = sorted(Path(folder).glob("[a-z]*/*.py")) or sorted(Path(folder).glob("*.py"))
+    paths = [path for path in Path(folder).glob("**/*.py") if "test" not in path.parts]
     with mh.Session():
         files = db.from_sequence(paths, npartitions=PARTITIONS).map(measure).persist()
         frame = files.to_dataframe(
