@@ -56,7 +56,9 @@ class Wishes:
     ) -> None:
         rest = {name: value for name, value in keywords.items() if name not in _IGNORED}
         self.on = rest.pop("on", None)
-        self.num_workers = rest.pop("num_workers", None) or config.get("num_workers", None)
+        self.num_workers = rest.pop("num_workers", None)
+        if self.num_workers is None:
+            self.num_workers = config.get("num_workers", None)
         self.callbacks = rest.pop("callbacks", None)
         _refuse_places({*rest, *annotations})
         self._common = {name: rest.pop(name) for name in _OPTIONS if name in rest}
