@@ -27,8 +27,11 @@ if TYPE_CHECKING:
     from manyhands.frontends.dask.wishes import Wishes
     from manyhands.session import Session
 
-_AHEAD_SECONDS = 0.002
-"""How much work is handed over beyond what runs and what comes next, at the rate at which it ends."""
+_TURN_SECONDS = 0.01
+"""How much work calls that are handed over at a time shall hold, together."""
+
+_MOST_AHEAD = 512
+"""Of calls that are handed over at a time."""
 
 _SHARED_BYTES = 1 << 16
 """Data that several calls need and that may be as large as this is stored once."""
@@ -65,22 +68,16 @@ class CallRun:
 
     def run(self) -> None:
         """Run all nodes; raise the first error of any, and cancel the others."""
-        workers = min(self._session.workers, self._wishes.num_workers or self._session.workers)
-        most = workers if self._wishes.num_workers else 2 * workers
-        count = 0
-        begin = monotonic()
+        window = _Window(self._session.workers, self._wishes.num_workers)
         try:
             while not self._progress.is_done:
-                ahead = 0.0 if self._wishes.num_workers else _AHEAD_SECONDS
-                window = most + int(ahead * count / (monotonic() - begin + 1e-3))
-                while len(self._running) < window and self._progress.ready:
+                while len(self._running) < window.size and self._progress.ready:
                     self._begin(self._progress.take())
-                if not self._running:
-                    continue
-                self._session.wait_until(lambda: bool(self._ended), None)
+                if self._running:
+                    self._session.wait_until(lambda: bool(self._ended), None)
+                    window.note(len(self._ended))
                 while self._ended:
                     self._take_in(self._ended.popleft())
-                    count += 1
         finally:
             self._session.cancel_calls(list(self._running.values()), running=True)
 
@@ -156,6 +153,34 @@ class CallRun:
             self._needed[dependent] = _list_needed(joined)
         if self._watch.is_watched:
             self._watch.after(key, None, "manyhands")
+
+
+class _Window:
+    """How many calls are handed over at a time: few, that the next can be chosen late, and more where they are quick.
+
+    Parameters
+    ----------
+    workers
+    limit
+        How many there may be at most, where that is said.
+    """
+
+    def __init__(self, workers: int, limit: int | None) -> None:
+        self.size = self._least = min(2 * workers, limit or 2 * workers)
+        self._most = limit or _MOST_AHEAD
+        self._begin = monotonic()
+        self._ended = 0
+
+    def note(self, ended: int) -> None:
+        """So many have ended."""
+        self._ended += ended
+        if self._ended >= self.size:
+            now = monotonic()
+            seconds, self._begin, self._ended = now - self._begin, now, 0
+            if seconds < _TURN_SECONDS:
+                self.size = min(2 * self.size, self._most)
+            elif seconds > 4 * _TURN_SECONDS:
+                self.size = max(self.size // 2, self._least)
 
 
 def make_chains(

@@ -17,6 +17,7 @@ from dask.order import order
 
 from manyhands.core.handles import find_handles, replace_handles
 from manyhands.errors import InvalidArgumentError
+from manyhands.frontends.dask.node import run_fused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -78,7 +79,7 @@ class Graph:
             if isinstance(node, DataNode):
                 self.data[key] = node.value
             else:
-                self.tasks[key] = node
+                self.tasks[key] = _quicken(node)
         try:
             self.rank = order(kept)
         except RuntimeError as error:  # a circle
@@ -116,6 +117,14 @@ def _cull(nodes: Mapping[Any, Any], wanted: list[Any]) -> Nodes:
         kept[key] = node
         stack += [(other, key) for other in node.dependencies if other not in kept]
     return kept
+
+
+def _quicken(node: GraphNode) -> GraphNode:
+    """The node, run by us where Dask has fused it of several."""
+    if not isinstance(node, Task) or not node.has_subgraph():
+        return node
+    inner, *rest = node.args
+    return Task(node.key, run_fused, {key: _quicken(part) for key, part in inner.items()}, *rest)
 
 
 class _Adoption:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from dask import config
+
 from manyhands.core.model import DEFAULT_OPTIONS, CallOptions
 from manyhands.core.options import make_options
 from manyhands.errors import InvalidArgumentError, UnsupportedError
@@ -55,6 +57,8 @@ class Wishes:
         rest = {name: value for name, value in keywords.items() if name not in _IGNORED}
         self.on = rest.pop("on", None)
         self.num_workers = rest.pop("num_workers", None)
+        if self.num_workers is None:
+            self.num_workers = config.get("num_workers", None)
         self.callbacks = rest.pop("callbacks", None)
         _refuse_places({*rest, *annotations})
         self._common = {name: rest.pop(name) for name in _OPTIONS if name in rest}
