@@ -70,5 +70,5 @@ def run_suites(folder: Path, on: str, every: int) -> tuple[int, int]:
 @pytest.mark.parametrize(("on", "every"), [("threads", 50), ("workers", 100)])
 def test_the_tests_of_dask_pass(tmp_path: Path, on: str, every: int) -> None:
     passed, computed = run_suites(tmp_path, on, every)
-    assert passed >= 300
-    assert computed >= 600
+    assert passed >= 350
+    assert computed >= 650
