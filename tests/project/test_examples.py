@@ -22,7 +22,11 @@ SAYS = {
     "scikit_learn_digits": "the same result",
 }
 SMALL = str(Path(asyncio.__file__).parent)
-GIVEN = {"compressed_library": [SMALL], "dask_library": [SMALL], "imports": [SMALL]}  # less than what they take by themselves
+GIVEN = {
+    "compressed_library": [SMALL],
+    "dask_library": [SMALL],
+    "imports": [SMALL],
+}  # less than what they take by themselves
 
 
 def test_every_example_is_tried() -> None:

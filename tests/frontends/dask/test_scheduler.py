@@ -1,5 +1,9 @@
 """Dask's collections, computed by a session."""
 
+import gc
+import pickle
+import threading
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +18,7 @@ from dask import delayed
 
 import manyhands as mh
 from manyhands.frontends.dask import calls, threads
+from manyhands.testing.checks import wait_for
 
 ENGINES = ["inline", "threads", "local"]
 
@@ -124,3 +129,64 @@ def test_calls_and_nodes_compute_collections(session: mh.Session) -> None:
     nodes = [delayed(compute_inside)() for _ in range(4)]
     assert dask.compute(*nodes) == ((100, 10),) * 4
     assert dask.compute(*nodes, on="threads") == ((100, 10),) * 4
+
+
+def test_the_configuration_still_travels() -> None:
+    """Dask sends it to processes as JSON, where ours is the empty text, and pickles and refreshes it."""
+    assert dask.config.get("scheduler") is mh.dask_scheduler
+    assert pickle.loads(pickle.dumps(mh.dask_scheduler)) is mh.dask_scheduler
+    sent = dask.config.deserialize(dask.config.serialize(dask.config.global_config))
+    assert sent["scheduler"] == ""
+    with dask.config.set(scheduler="sync"):
+        dask.config.refresh()
+    assert dask.config.get("scheduler") is mh.dask_scheduler
+
+
+def test_a_session_that_is_closed_meanwhile_ends_the_wait() -> None:
+    begun, may_end = threading.Event(), threading.Event()
+
+    def block() -> None:
+        begun.set()
+        may_end.wait(60)
+
+    session = mh.Session("threads", workers=2)
+    errors: list[BaseException] = []
+
+    def compute() -> None:
+        with dask.config.set(scheduler=mh.dask_scheduler), session:
+            try:
+                dask.compute(*[delayed(block)() for _ in range(4)], on="threads")
+            except mh.SessionClosedError as error:
+                errors.append(error)
+
+    thread = threading.Thread(target=compute)
+    thread.start()
+    assert begun.wait(60)
+    session.close(grace=0)
+    thread.join(60)
+    may_end.set()
+    assert len(errors) == 1
+
+
+def test_an_error_keeps_no_value_alive(session: mh.Session) -> None:
+    class Chunk:
+        pass
+
+    chunks: list[weakref.ref[Chunk]] = []
+
+    def make() -> Chunk:
+        chunk = Chunk()
+        chunks.append(weakref.ref(chunk))
+        return chunk
+
+    def fail(chunk: Chunk) -> None:
+        raise ValueError
+
+    gc.collect()
+    gc.disable()
+    try:
+        with pytest.raises(ValueError):
+            delayed(fail)(delayed(make)()).compute(on="threads")
+        wait_for(lambda: chunks[0]() is None, "the thread that failed lets go")
+    finally:
+        gc.enable()

@@ -7,9 +7,11 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from manyhands.core import place
+from manyhands.errors import CallInterrupted, SessionClosedError
 from manyhands.frontends.dask.progress import Progress
 
 if TYPE_CHECKING:
+    from manyhands.core.future import Future
     from manyhands.frontends.dask.graph import Graph
     from manyhands.frontends.dask.watch import Watch
     from manyhands.frontends.dask.wishes import Wishes
@@ -42,6 +44,7 @@ class ThreadRun:
         )
         self._change = threading.Condition()
         self._idle = 0
+        self._is_over = False
         self._failure: BaseException | None = None
         watch.start_state(graph, self._progress, values)
 
@@ -51,6 +54,24 @@ class ThreadRun:
         count = min(session.workers, limit, len(self._tasks))
         if session.engine == "inline" or place.in_worker or getattr(_thread, "is_draining", False):
             count = 1
+        try:
+            self._begin(session, count)
+            with self._change:
+                self._change.wait_for(lambda: self._progress.is_done or self._is_over)
+        except BaseException as interrupt:
+            self._fail(interrupt)
+            raise
+        # Not kept: its traceback leads to this run, and to all values that there were.
+        failure, self._failure = self._failure, None
+        if isinstance(failure, CallInterrupted):
+            raise SessionClosedError("the session was closed before Dask's graph was computed")
+        if failure is not None:
+            try:
+                raise failure
+            finally:
+                del failure
+
+    def _begin(self, session: Session, count: int) -> None:
         if count <= 1:
             self.drain()
         elif session.engine != "threads":
@@ -63,22 +84,15 @@ class ThreadRun:
                 ).start()
         elif place.here.get() is None:
             for _ in range(count):
-                session.submit(self.drain)
+                session.submit(self.drain).add_done_callback(self._note_cancelled)
         else:  # inside a call, whose place nobody else may have
             helpers = [session.submit(self.drain) for _ in range(count - 1)]
             self.drain()
             session.cancel_calls(helpers)
-        self._await_end()
 
-    def _await_end(self) -> None:
-        try:
-            with self._change:
-                self._change.wait_for(lambda: self._progress.is_done or self._failure)
-        except BaseException as interrupt:
-            self._fail(interrupt)
-            raise
-        if self._failure is not None:
-            raise self._failure
+    def _note_cancelled(self, future: Future[Any]) -> None:
+        if future.cancelled():
+            self._fail(CallInterrupted())
 
     def drain(self) -> None:
         """Run nodes until none is left."""
@@ -120,7 +134,7 @@ class ThreadRun:
     def _take(self) -> Any:
         """The next key, when there is one; None when there is nothing more to do."""
         progress = self._progress
-        while self._failure is None and not progress.is_done:
+        while not self._is_over and not progress.is_done:
             if progress.ready:
                 key = progress.take()
                 if self._watch.is_watched:
@@ -136,5 +150,6 @@ class ThreadRun:
 
     def _fail(self, error: BaseException) -> None:
         with self._change:
-            self._failure = self._failure or error
+            if not self._is_over:
+                self._is_over, self._failure = True, error
             self._change.notify_all()
