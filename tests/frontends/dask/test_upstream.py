@@ -24,15 +24,12 @@ WHOLE = [
 SAMPLED = [
     "array/tests/test_array_core.py",
     "array/tests/test_linalg.py",
-    "array/tests/test_overlap.py",
     "array/tests/test_reductions.py",
     "array/tests/test_routines.py",
-    "array/tests/test_slicing.py",
     "dataframe/tests/test_rolling.py",
     "dataframe/tests/test_shuffle.py",
     "dataframe/dask_expr/tests/test_groupby.py",
     "dataframe/dask_expr/tests/test_merge.py",
-    "dataframe/dask_expr/tests/test_reductions.py",
 ]
 """They are thousands, of the collections more than of schedulers."""
 

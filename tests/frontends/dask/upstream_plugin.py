@@ -43,6 +43,7 @@ LEFT_OUT = {
     "test_persist_array_bag": OTHER_DEFAULTS,
     "test_groupby_tasks": "has some ten thousand nodes of microseconds, which takes seconds",
     "test_groupby_tasks_2[12345-234-1042]": "has as many nodes",
+    "test_bag_groupby_dataclass": "takes seconds to ask what test_bag_groupby_none asks",
     "test_get_scheduler": OTHER_DEFAULTS,
     "test_emscripten_default_scheduler": "starts programs of its own, in which nothing is ours",
     "test_binary_operator_delegation": "needs a plugin of pytest that is not installed here",
@@ -112,6 +113,9 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     on_workers = config.getoption("--on") == "workers"
     left_out = {**LEFT_OUT, **(LEFT_OUT_ON_WORKERS if on_workers else {})}
+    unknown = left_out.keys() - {name for item in items for name in list_names(item)}
+    if unknown:
+        raise pytest.UsageError(f"Dask has no tests {sorted(unknown)} any more")
     sample = set(config.getoption("--sample"))
     whole = [item for item in items if str(item.path) not in sample]
     sampled = [item for item in items if str(item.path) in sample]
