@@ -1,0 +1,1 @@
+"""Dask's door: its collections on the workers of a session."""
