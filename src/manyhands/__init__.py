@@ -10,6 +10,7 @@ Every name is loaded when it is first used, so that importing the package costs 
 from __future__ import annotations
 
 from manyhands.frontends.arrival import await_joblib
+from manyhands.frontends.dask.arrival import await_dask
 
 TYPE_CHECKING = False  # as `typing` has it, whose import takes 10 ms
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
         WorkerError,
         WorkerStartError,
     )
+    from manyhands.frontends.dask.arrival import dask_scheduler
     from manyhands.frontends.executor import Executor
     from manyhands.frontends.parsl import ParslExecutor
     from manyhands.frontends.pool import Pool
@@ -93,6 +95,7 @@ __all__ = [
     "actor",
     "array",
     "as_completed",
+    "dask_scheduler",
     "empty",
     "find_actor",
     "gather",
@@ -120,6 +123,7 @@ _HOMES = {
     "core.future": ("Future",),
     "core.refs": ("Ref",),
     "core.stream": ("Stream",),
+    "frontends.dask.arrival": ("dask_scheduler",),
     "frontends.executor": ("Executor",),
     "frontends.pool": ("Pool",),
     "frontends.parsl": ("ParslExecutor",),
@@ -146,3 +150,4 @@ def __dir__() -> list[str]:
 
 
 await_joblib()
+await_dask()

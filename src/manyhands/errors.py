@@ -80,7 +80,15 @@ class UnsupportedError(ManyhandsError, NotImplementedError):
 
 
 class UnpicklableError(ManyhandsError, PicklingError):
-    """A function, argument, result or exception cannot be pickled; the message names the offending part."""
+    """A function, argument, result or exception cannot be pickled; the message names the offending part.
+
+    Attributes
+    ----------
+    is_result : bool
+        Whether it is what a call gave, which so has run.
+    """
+
+    is_result: bool = False
 
 
 class UnloadableError(ManyhandsError, UnpicklingError):

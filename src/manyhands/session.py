@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 from manyhands.core import place
 from manyhands.core.forks import abandon_imports
 from manyhands.core.functions import check_callable, name_callable
-from manyhands.core.handles import find_handles
+from manyhands.core.handles import convert_foreign, find_handles, foreign
 from manyhands.core.model import (
     DEFAULT_OPTIONS,
     Call,
@@ -387,6 +387,8 @@ class Session:
             self._check_open()
         if not callable(fn):
             check_callable(fn)
+        if foreign:
+            args, kwargs = convert_foreign(args, kwargs)
         key = next(self._keys)
         name = options.name or getattr(fn, "__qualname__", None) or name_callable(fn)
         future = self._futures[key] = (make or self._make_future)(self, key, name)
@@ -421,6 +423,7 @@ class Session:
         from manyhands.core.stream import Stream
 
         self._check_open()
+        args, kwargs = convert_foreign(args, kwargs)
         key = next(self._keys)
         name = options.name or name_callable(fn)
         future = self._futures[key] = self._make_future(self, key, name)
@@ -450,6 +453,7 @@ class Session:
         from manyhands.core.actors import ActorLife
 
         self._check_open()
+        args, kwargs = convert_foreign(args, kwargs)
         number = int.from_bytes(os.urandom(7), "big") | 1
         life = ActorLife(number, cls.__qualname__, name, methods, restarts)
         inputs = [handle for handle in find_handles(args, kwargs) if type(handle) is not Ref]
@@ -751,13 +755,22 @@ def get_session() -> Session:
     A call uses the session that it belongs to. Else, first counts the block that this thread, or asyncio task, is in;
     a thread that is in none, such as one that the block started, uses the session whose block was entered last.
     """
+    return _find_entered() or _get_default()
+
+
+def is_inside() -> bool:
+    """Whether `get_session` gives the session of a block, or of a call."""
+    return _find_entered() is not None
+
+
+def _find_entered() -> Session | None:
     here = place.here.get()
     if here is not None and here.session is not None and not here.session._is_closed:
         return here.session  # type: ignore[no-any-return]
     for session in (*reversed(_entered.get()), *reversed(_blocks)):
         if not session._is_closed and session._pid == os.getpid():
             return session
-    return _get_default()
+    return None
 
 
 def _get_default() -> Session:

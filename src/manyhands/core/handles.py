@@ -11,6 +11,28 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+foreign: list[tuple[Callable[[Any], bool], Callable[[Any], Any]]] = []
+"""Of other libraries that are loaded: which of their values stand for others, and what makes a future of one."""
+
+
+def convert_foreign(
+    args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments with a future for each that is `foreign`, also inside lists, tuples and dicts."""
+    made: dict[int, Any] = {}
+    for is_foreign, make in foreign:
+
+        def convert(value: Any, make: Callable[[Any], Any] = make) -> Any:
+            future = made.get(id(value))
+            if future is None:
+                future = made[id(value)] = make(value)
+            return future
+
+        args = tuple(replace_handles(arg, convert, is_foreign) for arg in args)
+        kwargs = {name: replace_handles(arg, convert, is_foreign) for name, arg in kwargs.items()}
+    return args, kwargs
+
+
 def find_handles(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
     """The futures and refs among the arguments, also inside lists, tuples and dicts."""
     found: list[Any] = []
@@ -44,18 +66,22 @@ def _find_in(value: Any, found: list[Any]) -> None:
         found.append(value)
 
 
-def replace_handles(value: Any, hand_on: Callable[[Any], Any]) -> Any:
+def replace_handles(
+    value: Any,
+    hand_on: Callable[[Any], Any],
+    is_handle: Callable[[Any], bool] = _is_handle,
+) -> Any:
     """The argument `value` with ``hand_on(handle)`` in the place of every handle in it."""
     kind = type(value)
     if kind in _PLAIN:
         return value
     if kind is dict:
-        return {key: replace_handles(item, hand_on) for key, item in value.items()}
+        return {key: replace_handles(item, hand_on, is_handle) for key, item in value.items()}
     if kind in _CONTAINERS:
         if _PLAIN.issuperset(map(type, value)):
             return value
-        return kind(replace_handles(item, hand_on) for item in value)
-    return hand_on(value) if _is_handle(value) else value
+        return kind(replace_handles(item, hand_on, is_handle) for item in value)
+    return hand_on(value) if is_handle(value) else value
 
 
 def has_succeeded(future: StandardFuture[Any]) -> bool:

@@ -431,7 +431,9 @@ def dump_result(value: object, shelf: Shelf) -> Payload:
     except StoreFullError:
         raise
     except Exception as error:
-        raise _explain([("the result", value)], dump_alone, error) from None
+        explained = _explain([("the result", value)], dump_alone, error)
+        explained.is_result = True
+        raise explained from None
 
 
 def _pack_result(value: object, shelf: Shelf, start: Callable[[_Sink, Any], Pickler]) -> Payload:

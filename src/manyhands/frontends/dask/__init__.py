@@ -1,1 +1,1 @@
-"""Dask's door: its collections on the workers of a session."""
+"""The door for Dask: its collections are computed by a session."""

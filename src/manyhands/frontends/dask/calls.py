@@ -1,0 +1,211 @@
+"""A graph run by the session's workers: every chain of nodes is one call, whose inputs are the futures of others.
+
+So values stay with the engine: on this machine in memory that workers share, and the program reads only what it asked
+for.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from dask._task_spec import Alias
+
+from manyhands.core.handles import find_handles
+from manyhands.core.refs import Ref
+from manyhands.errors import UnpicklableError
+from manyhands.frontends.dask.node import run_chain
+from manyhands.frontends.dask.progress import Progress
+
+if TYPE_CHECKING:
+    from dask._task_spec import GraphNode
+
+    from manyhands.core.future import Future
+    from manyhands.frontends.dask.graph import Graph
+    from manyhands.frontends.dask.watch import Watch
+    from manyhands.frontends.dask.wishes import Wishes
+    from manyhands.session import Session
+
+_AHEAD_SECONDS = 0.002
+"""How much work is handed over beyond what runs and what comes next, at the rate at which it ends."""
+
+_SHARED_BYTES = 1 << 16
+"""Data that several calls need and that may be as large as this is stored once."""
+
+
+class CallRun:
+    """One computation.
+
+    A chain whose value does not pickle, such as an open file, has no place to stay: its nodes become the beginning
+    of each chain that needs it. One whose functions or arguments do not pickle runs in the caller.
+
+    Parameters
+    ----------
+    graph, wishes, watch
+        What is computed, how, and who hears of it.
+    session
+    """
+
+    def __init__(self, graph: Graph, wishes: Wishes, watch: Watch, session: Session) -> None:
+        self.values: dict[Any, Any] = dict(graph.data)
+        self._graph = graph
+        self._wishes = wishes
+        self._watch = watch
+        self._session = session
+        self._chains, dependencies = make_chains(graph, wishes)
+        self._needed = {key: _list_needed(chain) for key, chain in self._chains.items()}
+        self._progress = Progress(
+            dependencies, graph.wanted, lambda key: (-wishes.get(key).priority, graph.rank[key])
+        )
+        self._running: dict[Any, Future[Any]] = {}
+        self._ended: deque[Any] = deque()
+        self._share_data()
+        watch.start_state(graph, self._progress, self.values)
+
+    def run(self) -> None:
+        """Run all nodes; raise the first error of any, and cancel the others."""
+        workers = min(self._session.workers, self._wishes.num_workers or self._session.workers)
+        most = workers if self._wishes.num_workers else 2 * workers
+        count = 0
+        begin = monotonic()
+        try:
+            while not self._progress.is_done:
+                ahead = 0.0 if self._wishes.num_workers else _AHEAD_SECONDS
+                window = most + int(ahead * count / (monotonic() - begin + 1e-3))
+                while len(self._running) < window and self._progress.ready:
+                    self._begin(self._progress.take())
+                if not self._running:
+                    continue
+                self._session.wait_until(lambda: bool(self._ended), None)
+                while self._ended:
+                    self._take_in(self._ended.popleft())
+                    count += 1
+        finally:
+            self._session.cancel_calls(list(self._running.values()), running=True)
+
+    def load(self, key: Any) -> Any:
+        """The value of a key that is wanted."""
+        return load(self.values[key])
+
+    def _share_data(self) -> None:
+        counts: dict[Any, int] = {}
+        for needed in self._needed.values():
+            for key in needed & self._graph.data.keys():
+                counts[key] = counts.get(key, 0) + 1
+        for key, count in counts.items():
+            if count > 1 and _is_large(self.values[key]):
+                try:
+                    self.values[key] = self._session.put(self.values[key])
+                except UnpicklableError:
+                    pass  # who needs it runs in the caller
+
+    def _begin(self, key: Any) -> None:
+        chain = self._chains[key]
+        if self._watch.is_watched:
+            self._watch.before(key)
+        if len(chain) == 1 and isinstance(chain[0], Alias):
+            self._finish(key, self.values[chain[0].target])
+            return
+        if _is_finalizer(key) and key in self._graph.wanted:
+            self._run_here(key)
+            return
+        names = tuple(self._needed[key])
+        values = [self.values[name] for name in names]
+        options = self._wishes.get(key)
+        future = self._session.start_call(run_chain, (chain, names, *values), {}, options)
+        self._running[key] = future
+        future.notify(lambda _: self._ended.append(key))
+
+    def _take_in(self, key: Any) -> None:
+        future = self._running.pop(key)
+        error = future.peek_error()
+        if error is None:
+            self._finish(key, future)
+        elif not isinstance(error, UnpicklableError):
+            future.result()
+        elif error.is_result and key not in self._graph.wanted:
+            self._spread(key)
+        else:
+            self._run_here(key)
+
+    def _finish(self, key: Any, value: Any) -> None:
+        self.values[key] = value
+        for released in self._progress.finish(key):
+            del self.values[released]
+        if self._watch.is_watched:
+            seen = load(value) if self._watch.wants_values else None
+            self._watch.after(key, seen, "manyhands")
+
+    def _run_here(self, key: Any) -> None:
+        """Run a chain in the caller."""
+        names = self._needed[key]
+        self._finish(
+            key,
+            run_chain(self._chains[key], tuple(names), *(load(self.values[n]) for n in names)),
+        )
+
+    def _spread(self, key: Any) -> None:
+        """Have each chain that needs the value of a key make it itself."""
+        chain = self._chains[key]
+        for dependent in self._progress.bypass(key):
+            rest = self._chains[dependent]
+            known = {node.key for node in rest}
+            joined = (*(node for node in chain if node.key not in known), *rest)
+            self._chains[dependent] = joined
+            self._needed[dependent] = _list_needed(joined)
+        if self._watch.is_watched:
+            self._watch.after(key, None, "manyhands")
+
+
+def make_chains(
+    graph: Graph, wishes: Wishes
+) -> tuple[dict[Any, tuple[GraphNode, ...]], dict[Any, frozenset[Any]]]:
+    """Join nodes of which one needs nothing but the other, and nobody else does.
+
+    Returns
+    -------
+    chains, dependencies
+        Both by the key of a chain's last node: its nodes in their order, and the keys of the chains that it needs.
+    """
+    dependencies = graph.find_dependencies()
+    users: dict[Any, int] = {}
+    for needed in dependencies.values():
+        for key in needed:
+            users[key] = users.get(key, 0) + 1
+    chains: dict[Any, tuple[GraphNode, ...]] = {}
+    for key in sorted(dependencies, key=graph.rank.__getitem__):
+        chain: tuple[GraphNode, ...] = (graph.tasks[key],)
+        needed = dependencies[key]
+        if len(needed) == 1 and not wishes.has_own(key):
+            (other,) = needed
+            if users[other] == 1 and other not in graph.wanted and not wishes.has_own(other):
+                chain = (*chains.pop(other), *chain)
+                dependencies[key] = dependencies.pop(other)
+        chains[key] = chain
+    return chains, dependencies
+
+
+def _list_needed(chain: tuple[GraphNode, ...]) -> frozenset[Any]:
+    """The keys that a chain needs from others."""
+    needed: frozenset[Any] = frozenset().union(*(node.dependencies for node in chain))
+    return needed - {node.key for node in chain}
+
+
+def _is_finalizer(key: Any) -> bool:
+    """Whether a node only puts together what Dask then gives its caller, who would have to read all of it again."""
+    return isinstance(key, str) and key.startswith("finalize-")
+
+
+def _is_large(value: Any) -> bool:
+    """Whether data may be so; futures and refs of it are not."""
+    if find_handles((value,), {}) or isinstance(value, (int, float, str, bool, type(None))):
+        return False
+    return bool(getattr(value, "nbytes", _SHARED_BYTES) >= _SHARED_BYTES)
+
+
+def load(value: Any) -> Any:
+    """What a value is, or what the future or ref in its place stands for."""
+    if isinstance(value, Ref):
+        return value.get()
+    return value.result() if hasattr(value, "add_done_callback") else value

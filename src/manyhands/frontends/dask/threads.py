@@ -1,0 +1,140 @@
+"""A graph run by threads of this process: nothing is copied, and kernels that release the global lock run at once."""
+
+from __future__ import annotations
+
+import threading
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any
+
+from manyhands.core import place
+from manyhands.frontends.dask.progress import Progress
+
+if TYPE_CHECKING:
+    from manyhands.frontends.dask.graph import Graph
+    from manyhands.frontends.dask.watch import Watch
+    from manyhands.frontends.dask.wishes import Wishes
+    from manyhands.session import Session
+
+_thread = threading.local()
+"""``is_draining`` where a thread is at a graph: computations inside nodes have no threads of their own."""
+
+
+class ThreadRun:
+    """One computation.
+
+    Parameters
+    ----------
+    graph, wishes, watch
+        What is computed, how, and who hears of it.
+    values
+        What there is already.
+    """
+
+    def __init__(self, graph: Graph, values: dict[Any, Any], wishes: Wishes, watch: Watch) -> None:
+        self.values = values
+        self._tasks = graph.tasks
+        self._wishes = wishes
+        self._watch = watch
+        self._progress = Progress(
+            graph.find_dependencies(),
+            graph.wanted,
+            lambda key: (-wishes.get(key).priority, graph.rank[key]),
+        )
+        self._change = threading.Condition()
+        self._idle = 0
+        self._failure: BaseException | None = None
+        watch.start_state(graph, self._progress, values)
+
+    def run(self, session: Session) -> None:
+        """Run all nodes on as many threads as the session has workers; raise the first error of any."""
+        limit = self._wishes.num_workers or session.workers
+        count = min(session.workers, limit, len(self._tasks))
+        if session.engine == "inline" or place.in_worker or getattr(_thread, "is_draining", False):
+            count = 1
+        if count <= 1:
+            self.drain()
+        elif session.engine != "threads":
+            for number in range(count):
+                threading.Thread(
+                    target=copy_context().run,
+                    args=(self.drain,),
+                    name=f"manyhands-dask-{number}",
+                    daemon=True,
+                ).start()
+        elif place.here.get() is None:
+            for _ in range(count):
+                session.submit(self.drain)
+        else:  # inside a call, whose place nobody else may have
+            helpers = [session.submit(self.drain) for _ in range(count - 1)]
+            self.drain()
+            session.cancel_calls(helpers)
+        self._await_end()
+
+    def _await_end(self) -> None:
+        try:
+            with self._change:
+                self._change.wait_for(lambda: self._progress.is_done or self._failure)
+        except BaseException as interrupt:
+            self._fail(interrupt)
+            raise
+        if self._failure is not None:
+            raise self._failure
+
+    def drain(self) -> None:
+        """Run nodes until none is left."""
+        was_draining = getattr(_thread, "is_draining", False)
+        _thread.is_draining = True
+        try:
+            self._drain()
+        except BaseException as error:
+            self._fail(error)
+        finally:
+            _thread.is_draining = was_draining
+
+    def _drain(self) -> None:
+        values, worker = self.values, threading.get_ident()
+        with self._change:
+            key = self._take()
+        while key is not None:
+            value = self._compute(key)
+            with self._change:
+                values[key] = value
+                for released in self._progress.finish(key):
+                    del values[released]
+                if self._watch.is_watched:
+                    self._watch.after(key, value, worker)
+                del value
+                key = self._take()
+
+    def _compute(self, key: Any) -> Any:
+        node, values = self._tasks[key], self.values
+        retries = self._wishes.get(key).policy.retries
+        while True:
+            try:
+                return node({other: values[other] for other in node.dependencies})
+            except Exception:
+                if not retries:
+                    raise
+                retries -= 1
+
+    def _take(self) -> Any:
+        """The next key, when there is one; None when there is nothing more to do."""
+        progress = self._progress
+        while self._failure is None and not progress.is_done:
+            if progress.ready:
+                key = progress.take()
+                if self._watch.is_watched:
+                    self._watch.before(key)
+                if self._idle and progress.ready:
+                    self._change.notify()
+                return key
+            self._idle += 1
+            self._change.wait()
+            self._idle -= 1
+        self._change.notify_all()
+        return None
+
+    def _fail(self, error: BaseException) -> None:
+        with self._change:
+            self._failure = self._failure or error
+            self._change.notify_all()
