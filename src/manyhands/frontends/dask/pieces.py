@@ -17,10 +17,6 @@ import cloudpickle
 import dask
 import numpy as np
 
-from manyhands.api.data import empty
-from manyhands.core.machine import read_memory
-from manyhands.session import get_session
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -31,6 +27,9 @@ _PROTOCOL = 5
 _SHARE = 4
 """The part of the available memory that pieces may take as objects: a quarter. The store's default is two fifths, and
 the program needs some too."""
+
+_SMALL = 1 << 14
+"""Bytes that travel in a message, and not through shared memory."""
 
 _ALIGNMENT = 64
 """Of arrays in a buffer, as NumPy's own in memory."""
@@ -47,6 +46,8 @@ class Room:
 
     def __init__(self, limit: float | None = None) -> None:
         if limit is None:
+            from manyhands.core.machine import read_memory
+
             available = read_memory().available
             limit = float("inf") if available is None else available / _SHARE
         self._free = limit
@@ -141,6 +142,8 @@ def keep(pieces: Mapping[int, Any], size: int, room: Room | None) -> Held | Pack
         held = Held(pieces)
         finalize(held, room.give_back, size).atexit = False
         return held
+    from manyhands.session import get_session
+
     session = get_session()
     if session.capabilities.stores:
         return Stored(session.put(_pack(pieces, _allocate)))
@@ -148,6 +151,10 @@ def keep(pieces: Mapping[int, Any], size: int, room: Room | None) -> Held | Pack
 
 
 def _allocate(size: int) -> Any:
+    if size <= _SMALL:
+        return np.empty(size, np.uint8)
+    from manyhands.api.data import empty
+
     return empty(size, np.uint8)
 
 
