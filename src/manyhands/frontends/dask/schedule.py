@@ -29,9 +29,7 @@ def compute(expr: Any, keys: Any, *, keep: bool = False, **keywords: Any) -> Any
     wanted = list_keys(keys)
     with watch(wishes.callbacks) as watching:
         on_workers = (wishes.on or choose_place(expr, wishes)) == "workers"
-        nodes = exchange(
-            expr, nodes, wanted, apart=on_workers and session.capabilities.pickles
-        )
+        nodes = exchange(expr, nodes, wanted, apart=on_workers and session.capabilities.pickles)
         watching.start(nodes)
         graph = Graph(nodes, wanted)
         give: Callable[[Any], Any]

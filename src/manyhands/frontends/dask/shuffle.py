@@ -19,7 +19,6 @@ from dask._task_spec import List, Task, TaskRef, cull
 from dask.core import flatten
 from dask.sizeof import sizeof
 from dask.tokenize import tokenize
-from tlz import groupby
 
 from manyhands.frontends.dask.pieces import Room, keep
 
@@ -65,7 +64,8 @@ def exchange(expr: Any, graph: Mapping[Any, Any], keys: Any, *, apart: bool) -> 
     dependents = _list_dependents(ours)
     for store in [key for key, node in ours.items() if _is_store(node)]:
         _exchange_store(ours, store, dependents, room)
-    return cull(ours, wanted)
+    ours = cull(ours, wanted)
+    return ours
 
 
 # --- data frames ------------------------------------------------------------------
@@ -215,10 +215,9 @@ def join_frames(splits: Sequence[Pieces], part: int, *, ignore_index: bool, empt
     pieces = [piece for split in splits if (piece := split.get(part)) is not None]
     if not pieces:
         return splits[0].get(_EMPTY) if empty is None else empty
-    if len(pieces) > 1:
-        return concat(pieces, uniform=True, ignore_index=ignore_index)
-    # A copy, since memory of a piece may be read-only.
-    return pieces[0].reset_index(drop=True) if ignore_index else pieces[0].copy()
+    # Of one piece a copy, since its memory may be read-only.
+    joined = concat(pieces, uniform=True) if len(pieces) > 1 else pieces[0].copy()
+    return joined.reset_index(drop=True) if ignore_index else joined
 
 
 # --- bags -------------------------------------------------------------------------
@@ -324,7 +323,7 @@ def _exchange_store(
     if len(barriers) != 1:
         return
     (barrier,) = barriers
-    writers = [key for key in graph if key in graph[barrier].dependencies]
+    writers = sorted(graph[barrier].dependencies, key=_rank)
     readers = users.difference(writers)
     if (
         not users.issuperset(writers)
@@ -342,6 +341,12 @@ def _exchange_store(
         inputs = sorted(nodes[reader].dependencies - {store, barrier}, key=str)
         reading = _Reading(nodes[reader], store, [*inputs, barrier])
         graph[reader] = Task(reader, reading, all_splits, *map(TaskRef, inputs))
+
+
+def _rank(key: Hashable) -> tuple[int, str]:
+    """Orders keys of one name by their numbers."""
+    text = str(key)
+    return len(text), text
 
 
 def _replace_functions(nodes: Graph) -> Graph:
@@ -394,7 +399,7 @@ def group_elements(
     """
     pieces: dict[int, dict[Any, list[Any]]] = {}
     trusted: dict[type, bool] = {}
-    for key, group in groupby(grouper, elements).items():
+    for key, group in _group(grouper, elements).items():
         kind = type(key)
         if kind in _ATOMS and kind not in trusted:
             trusted[kind] = _hash(key) == tokenize(key)
@@ -416,8 +421,27 @@ def join_groups(_grouper: Any, part: int, stand: _Stand, *_: Any) -> list[tuple[
     groups: dict[Any, list[Any]] = {}
     for piece in stand.read(part):
         for key, group in piece.items():
-            groups.setdefault(key, []).extend(group)
+            if key in groups:
+                groups[key] += group
+            else:
+                groups[key] = group.copy()  # the piece may be asked for again
     return list(groups.items())
+
+
+def _group(grouper: Any, elements: Iterable[Any]) -> dict[Any, list[Any]]:
+    if not callable(grouper):  # an index, or several
+        from dask.bag.core import groupby
+
+        found: dict[Any, list[Any]] = groupby(grouper, elements)
+        return found
+    groups: dict[Any, list[Any]] = {}
+    for element in elements:
+        key = grouper(element)
+        if key in groups:
+            groups[key].append(element)
+        else:
+            groups[key] = [element]
+    return groups
 
 
 def _hash(key: object) -> str:
