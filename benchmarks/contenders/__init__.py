@@ -126,6 +126,8 @@ VARIANTS = {
         "parsl",
         "benchmarks.contenders.parsl:ThreadsContender",
     ),
+    "dask-threads": Entry("Dask, threads", "dask", ""),
+    "dask-processes": Entry("Dask, processes", "dask", "", heavy=True),
     "pool-segment": Entry(
         "Pool, shared_memory",
         "multiprocessing",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from benchmarks.rows import (
     actor_round_trip,
     busy,
+    dask_door,
     demo,
     idle_memory,
     joblib_door,
@@ -55,7 +56,13 @@ _CALLS = (
     unused.ROW,
 )
 
-_DOORS = (standard_doors.EXECUTOR, standard_doors.POOL, *joblib_door.ROWS, parsl_door.ROW)
+_DOORS = (
+    standard_doors.EXECUTOR,
+    standard_doors.POOL,
+    *joblib_door.ROWS,
+    parsl_door.ROW,
+    *dask_door.ROWS,
+)
 
 GROUPS = {
     "basics": {row.name: row for row in _BASICS},

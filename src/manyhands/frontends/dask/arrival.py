@@ -86,6 +86,7 @@ def await_dask() -> None:
     """Make ours the default scheduler inside sessions, and collections inputs of calls: as soon as Dask is loaded."""
     when_imported("dask.config", _enter)
     when_imported("dask.base", _enter_collections)
+    when_imported("dask.tokenize", _name_handles)
 
 
 def _enter(config: Any) -> None:
@@ -96,6 +97,14 @@ def _enter_collections(base: Any) -> None:
     from manyhands.core.handles import foreign
 
     foreign.append((base.is_dask_collection, _start))
+
+
+def _name_handles(tokenize: Any) -> None:
+    from functools import partial
+    from importlib import import_module
+
+    name = partial(import_module, "manyhands.frontends.dask.tokens")
+    tokenize.normalize_token.register_lazy("manyhands", name)
 
 
 def _start(collection: Any) -> Any:

@@ -177,7 +177,7 @@ def make_chains(
     for key in sorted(dependencies, key=graph.rank.__getitem__):
         chain: tuple[GraphNode, ...] = (graph.tasks[key],)
         needed = dependencies[key]
-        if len(needed) == 1 and not wishes.has_own(key):
+        if len(needed) == 1 and not wishes.has_own(key) and not _is_finalizer(key):
             (other,) = needed
             if users[other] == 1 and other not in graph.wanted and not wishes.has_own(other):
                 chain = (*chains.pop(other), *chain)

@@ -29,6 +29,8 @@ class Progress:
     ready : list
         A heap of ranks and keys.
     running, finished : set
+    released : set
+        Keys whose values nobody needs any more.
     dependents : dict
         The keys that need the value of a key.
     """
@@ -44,6 +46,7 @@ class Progress:
         self.waiting: dict[Any, int] = {}
         self.running: set[Any] = set()
         self.finished: set[Any] = set()
+        self.released: set[Any] = set()
         self._wanted = wanted
         self._rank = rank
         self.ready: list[tuple[Any, int, Any]] = []
@@ -70,7 +73,7 @@ class Progress:
         return key
 
     def finish(self, key: Any) -> list[Any]:
-        """The value of a key is there; keys whose values nobody needs any more."""
+        """The value of a key is there; keys whose values nobody needs from now on."""
         self.running.discard(key)
         self.finished.add(key)
         waiting = self.waiting
@@ -90,6 +93,7 @@ class Progress:
                 released.append(other)
         if not users[key] and key not in self._wanted:
             released.append(key)
+        self.released.update(released)
         return released
 
     def bypass(self, key: Any) -> list[Any]:

@@ -52,6 +52,7 @@ class Watch:
             "dependents": progress.dependents,
             "finished": progress.finished,
             "ready": progress.ready,
+            "released": progress.released,
             "running": progress.running,
             "waiting": progress.waiting,
         }

@@ -1,6 +1,6 @@
 """Compress the sources of Python's library, by `concurrent.futures`, and tell which are the most repetitive.
 
-python examples/compression.py [FOLDER]
+python examples/compressed_library.py [FOLDER]
 """
 
 import lzma
