@@ -24,7 +24,14 @@ OTHER_DEFAULTS = "expects each kind of collection to have another scheduler by d
 POOL = "brings a pool of more threads or processes than the session has workers"
 KEYWORDS = "gives a keyword that nobody knows, which ours refuses"
 
+PLOTS = "draws, for seconds, what its neighbours have looked at"
+
 LEFT_OUT = {
+    "test_profiler_plot": PLOTS,
+    "test_resource_profiler_plot": PLOTS,
+    "test_cache_profiler_plot": PLOTS,
+    "test_cache_profiler_plot_with_invalid_bokeh_kwarg_raises_error": PLOTS,
+    "test_plot_multiple": PLOTS,
     "test_pool_kwarg": POOL,
     "test_interrupt[True]": POOL,
     "test_num_workers_config": POOL,
@@ -34,6 +41,8 @@ LEFT_OUT = {
     "test_array_compute_forward_kwargs": KEYWORDS,
     "test_compute_array_bag": OTHER_DEFAULTS,
     "test_persist_array_bag": OTHER_DEFAULTS,
+    "test_groupby_tasks": "has some ten thousand nodes of microseconds, which takes seconds",
+    "test_groupby_tasks_2[12345-234-1042]": "has as many nodes",
     "test_get_scheduler": OTHER_DEFAULTS,
     "test_emscripten_default_scheduler": "starts programs of its own, in which nothing is ours",
     "test_binary_operator_delegation": "needs a plugin of pytest that is not installed here",
@@ -51,12 +60,14 @@ LEFT_OUT_ON_WORKERS = {
     "test_nested_schedulers": EFFECTS,
     "test_compute_no_opt": EFFECTS,
     "test_to_delayed_optimize_graph": EFFECTS,
+    "test_take_npartitions_warn": EFFECTS,
+    "test_bag_with_single_callable": IDENTITY,
     "test_traverse_false": IDENTITY,
     "test_repartition_partition_size_complex_dtypes": IDENTITY,
+    "test_store_compute_false": "has workers write into an array of this process",
+    "test_from_array_getitem": IDENTITY,
     "test_custom_collection": "looks for values in what was persisted; on workers those are futures",
     "test_profiler_works_under_error": "counts nodes; those that only one other needs are one call there",
-    "test_groupby_tasks": "has some ten thousand nodes of microseconds, which takes seconds",
-    "test_groupby_tasks_2[12345-234-1042]": "has as many nodes",
 }
 
 
@@ -71,7 +82,8 @@ replace_schedulers()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--on", required=True, choices=list(counts))
-    parser.addoption("--every", type=int, default=1, help="take each n-th test only")
+    parser.addoption("--every", type=int, help="of the files that follow, each n-th test")
+    parser.addoption("--sample", nargs="*", default=[])
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -100,8 +112,15 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     on_workers = config.getoption("--on") == "workers"
     left_out = {**LEFT_OUT, **(LEFT_OUT_ON_WORKERS if on_workers else {})}
-    sampled = items[:: config.getoption("--every")]
-    kept = [item for item in sampled if left_out.keys().isdisjoint(list_names(item))]
+    sample = set(config.getoption("--sample"))
+    whole = [item for item in items if str(item.path) not in sample]
+    sampled = [item for item in items if str(item.path) in sample]
+    chosen = [*whole, *sampled[:: config.getoption("--every")]]
+    kept = [
+        item
+        for item in chosen
+        if left_out.keys().isdisjoint(list_names(item)) and not is_repeated(item)
+    ]
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = kept
 
@@ -109,3 +128,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def list_names(item: pytest.Item) -> tuple[str, str]:
     """A test's name with and without its parameters."""
     return item.name, item.name.partition("[")[0]
+
+
+def is_repeated(item: pytest.Item) -> bool:
+    """Whether it differs from another by nothing but the scheduler that it names."""
+    params: dict[str, Any] = item.callspec.params if hasattr(item, "callspec") else {}
+    return "synchronous" in [value for value in params.values() if isinstance(value, str)]
