@@ -6,6 +6,7 @@ from benchmarks.rows import (
     actor_round_trip,
     busy,
     dask_door,
+    dask_shuffle,
     demo,
     idle_memory,
     joblib_door,
@@ -62,6 +63,7 @@ _DOORS = (
     *joblib_door.ROWS,
     parsl_door.ROW,
     *dask_door.ROWS,
+    *dask_shuffle.ROWS,
 )
 
 GROUPS = {

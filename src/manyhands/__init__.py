@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         WorkerStartError,
     )
     from manyhands.frontends.dask.arrival import dask_scheduler
+    from manyhands.frontends.dask.bags import bag
     from manyhands.frontends.executor import Executor
     from manyhands.frontends.parsl import ParslExecutor
     from manyhands.frontends.pool import Pool
@@ -95,6 +96,7 @@ __all__ = [
     "actor",
     "array",
     "as_completed",
+    "bag",
     "dask_scheduler",
     "empty",
     "find_actor",
@@ -124,6 +126,7 @@ _HOMES = {
     "core.refs": ("Ref",),
     "core.stream": ("Stream",),
     "frontends.dask.arrival": ("dask_scheduler",),
+    "frontends.dask.bags": ("bag",),
     "frontends.executor": ("Executor",),
     "frontends.pool": ("Pool",),
     "frontends.parsl": ("ParslExecutor",),

@@ -55,6 +55,7 @@ NAMES = {
     "actor",
     "array",
     "as_completed",
+    "bag",
     "dask_scheduler",
     "empty",
     "find_actor",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from manyhands.frontends.dask.calls import CallRun, load
 from manyhands.frontends.dask.graph import Graph, give_nested, list_keys, read_nodes
+from manyhands.frontends.dask.shuffle import exchange
 from manyhands.frontends.dask.threads import ThreadRun
 from manyhands.frontends.dask.watch import watch
 from manyhands.frontends.dask.wishes import Wishes
@@ -27,10 +28,12 @@ def compute(expr: Any, keys: Any, *, keep: bool = False, **keywords: Any) -> Any
     session = get_session()
     wanted = list_keys(keys)
     with watch(wishes.callbacks) as watching:
+        on_workers = (wishes.on or choose_place(expr, wishes)) == "workers"
+        nodes = exchange(expr, nodes, wanted, apart=on_workers and session.capabilities.pickles)
         watching.start(nodes)
         graph = Graph(nodes, wanted)
         give: Callable[[Any], Any]
-        if (wishes.on or choose_place(expr, wishes)) == "workers":
+        if on_workers:
             run = CallRun(graph, wishes, watching, session)
             run.run()
             give = run.values.__getitem__ if keep else run.load
