@@ -52,6 +52,17 @@ def test_the_error_of_a_node_comes_as_itself(session: mh.Session, on: str) -> No
     assert "in fail" in told and 'raise OwnError("on purpose", number)' in told
 
 
+def test_the_traceback_is_that_of_users(session: mh.Session, on: str) -> None:
+    """Dask leaves out what is its own, and what is ours."""
+    with pytest.raises(OwnError) as caught:
+        delayed(fail)(7).compute(on=on)
+    frames = traceback.extract_tb(caught.value.__traceback__)
+    outer = ["test_the_traceback_is_that_of_users", "compute", "compute"]
+    assert [frame.name for frame in frames[:-1]] == outer
+    if (session.engine, on) != ("local", "workers"):  # what those have seen is in a note
+        assert frames[-1].name == "fail"
+
+
 def test_an_error_inside_a_collection_comes_as_itself(session: mh.Session, on: str) -> None:
     numbers = db.range(10, npartitions=5).map(lambda x: 1 // (x - 4))
     with pytest.raises(ZeroDivisionError):

@@ -81,6 +81,9 @@ class DaskScheduler(str):
 
 dask_scheduler = DaskScheduler()
 
+_OURS = r"manyhands[\\/](core|engines|frontends|session\.py)"
+"""Files that Dask leaves out of the tracebacks of what fails in a graph, as it does its own."""
+
 
 def await_dask() -> None:
     """Make ours the default scheduler inside sessions, and collections inputs of calls: as soon as Dask is loaded."""
@@ -90,7 +93,10 @@ def await_dask() -> None:
 
 
 def _enter(config: Any) -> None:
-    config.update_defaults({"scheduler": dask_scheduler})
+    hidden = [*config.get("admin.traceback.shorten", []), _OURS]
+    config.update_defaults(
+        {"scheduler": dask_scheduler, "admin": {"traceback": {"shorten": hidden}}}
+    )
 
 
 def _enter_collections(base: Any) -> None:
