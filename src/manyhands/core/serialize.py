@@ -480,6 +480,19 @@ def dump_alone(value: object) -> bytes:
         return bytes(cloudpickle.dumps(value, PROTOCOL))
 
 
+def dump_apart(value: object) -> tuple[bytes, list[PickleBuffer]]:
+    """The same, with its buffers beside it."""
+    buffers: list[PickleBuffer] = []
+    try:
+        return plain_dumps(value, PROTOCOL, buffer_callback=buffers.append), buffers
+    except Exception:
+        import cloudpickle
+
+        buffers.clear()
+        pickle = cloudpickle.dumps(value, PROTOCOL, buffer_callback=buffers.append)
+        return bytes(pickle), buffers
+
+
 def _explain(
     parts: list[tuple[str, Any]], dump: Callable[[object], object], error: Exception
 ) -> UnpicklableError:

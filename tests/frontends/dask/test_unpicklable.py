@@ -184,3 +184,22 @@ def test_workers_store_into_what_they_share(tmp_path: Path, lock: bool) -> None:
     np.save(path, np.zeros((8, 8)))
     da.store(da.from_array(array, chunks=4), OnDisk(path), lock=lock, on="workers")
     assert np.array_equal(np.load(path), array)
+
+
+class Notes:
+    """What is stored to: it notes whether two processes are at it at the same time."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __setitem__(self, place: Any, block: Any) -> None:
+        mark = self._folder / f"inside-{place[0].start}-{place[1].start}"
+        mark.touch()
+        if len(list(self._folder.glob("inside-*"))) > 1:
+            (self._folder / "overlap").touch()
+        mark.unlink()
+
+
+def test_a_lock_of_dasks_holds_between_workers(session: mh.Session, tmp_path: Path) -> None:
+    da.store(da.ones((16, 16), chunks=2), Notes(tmp_path), lock=True, on="workers")  # type: ignore[arg-type]
+    assert not (tmp_path / "overlap").exists()

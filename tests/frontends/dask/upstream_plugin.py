@@ -22,7 +22,6 @@ counts = {"threads": 0, "workers": 0}
 
 OTHER_DEFAULTS = "expects each kind of collection to have another scheduler by default"
 POOL = "brings a pool of more threads or processes than the session has workers"
-KEYWORDS = "gives a keyword that nobody knows, which ours refuses"
 
 PLOTS = "draws, for seconds, what its neighbours have looked at"
 
@@ -36,9 +35,6 @@ LEFT_OUT = {
     "test_interrupt[True]": POOL,
     "test_num_workers_config": POOL,
     "test_temporary_directory": POOL,
-    "test_delayed_compute_forward_kwargs": KEYWORDS,
-    "test_bag_compute_forward_kwargs": KEYWORDS,
-    "test_array_compute_forward_kwargs": KEYWORDS,
     "test_compute_array_bag": OTHER_DEFAULTS,
     "test_persist_array_bag": OTHER_DEFAULTS,
     "test_groupby_tasks": "has some ten thousand nodes of microseconds, which takes seconds",

@@ -32,8 +32,8 @@ class DaskScheduler(str):
 
     Raises
     ------
-    InvalidArgumentError, TypeError
-        For keywords that it does not know; for a graph that cannot be computed.
+    InvalidArgumentError
+        For such keywords with values that they cannot have; for a graph that cannot be computed.
     UnsupportedError
         For ``workers`` and ``allow_other_workers``.
 

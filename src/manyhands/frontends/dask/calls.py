@@ -15,10 +15,13 @@ from dask._task_spec import Alias
 from manyhands.core.handles import find_handles
 from manyhands.core.refs import Ref
 from manyhands.errors import UnpicklableError
+from manyhands.frontends.dask.locks import list_locks
 from manyhands.frontends.dask.node import run_chain
 from manyhands.frontends.dask.progress import Progress
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+
     from dask._task_spec import GraphNode
 
     from manyhands.core.future import Future
@@ -41,7 +44,8 @@ class CallRun:
     """One computation.
 
     A chain whose value does not pickle, such as an open file, has no place to stay: its nodes become the beginning
-    of each chain that needs it. One whose functions or arguments do not pickle runs in the caller.
+    of each chain that needs it. One whose functions or arguments do not pickle runs in the caller. Of those that hold a
+    lock of Dask's, which workers do not share, one runs at a time.
 
     Parameters
     ----------
@@ -56,13 +60,15 @@ class CallRun:
         self._wishes = wishes
         self._watch = watch
         self._session = session
-        self._chains, dependencies = make_chains(graph, wishes)
+        self._chains, dependencies = make_chains(graph, wishes, join=not watch.wants_nodes)
         self._needed = {key: _list_needed(chain) for key, chain in self._chains.items()}
         self._progress = Progress(
             dependencies, graph.wanted, lambda key: (-wishes.get(key).priority, graph.rank[key])
         )
         self._running: dict[Any, Future[Any]] = {}
         self._ended: deque[Any] = deque()
+        self._held: set[Hashable] = set()  # locks, by chains that run
+        self._aside: list[Any] = []  # chains that wait for them
         self._share_data()
         watch.start_state(graph, self._progress, self.values)
 
@@ -72,7 +78,10 @@ class CallRun:
         try:
             while not self._progress.is_done:
                 while len(self._running) < window.size and self._progress.ready:
-                    self._begin(self._progress.take())
+                    key = self._progress.take()
+                    if self._watch.is_watched:
+                        self._watch.before(key)
+                    self._begin(key)
                 if self._running:
                     self._session.wait_until(lambda: bool(self._ended), None)
                     window.note(len(self._ended))
@@ -99,14 +108,17 @@ class CallRun:
 
     def _begin(self, key: Any) -> None:
         chain = self._chains[key]
-        if self._watch.is_watched:
-            self._watch.before(key)
         if len(chain) == 1 and isinstance(chain[0], Alias):
             self._finish(key, self.values[chain[0].target])
             return
         if _is_finalizer(key) and key in self._graph.wanted:
             self._run_here(key)
             return
+        locks = list_locks(chain)
+        if locks & self._held:
+            self._aside.append(key)
+            return
+        self._held |= locks
         names = tuple(self._needed[key])
         values = [self.values[name] for name in names]
         options = self._wishes.get(key)
@@ -116,6 +128,11 @@ class CallRun:
 
     def _take_in(self, key: Any) -> None:
         future = self._running.pop(key)
+        if self._held:
+            self._held -= list_locks(self._chains[key])
+            aside, self._aside = self._aside, []
+            for other in aside:
+                self._begin(other)
         error = future.peek_error()
         if error is None:
             self._finish(key, future)
@@ -184,9 +201,9 @@ class _Window:
 
 
 def make_chains(
-    graph: Graph, wishes: Wishes
+    graph: Graph, wishes: Wishes, *, join: bool = True
 ) -> tuple[dict[Any, tuple[GraphNode, ...]], dict[Any, frozenset[Any]]]:
-    """Join nodes of which one needs nothing but the other, and nobody else does.
+    """Join nodes of which one needs nothing but the other, and nobody else does; without `join`, none.
 
     Returns
     -------
@@ -202,7 +219,8 @@ def make_chains(
     for key in sorted(dependencies, key=graph.rank.__getitem__):
         chain: tuple[GraphNode, ...] = (graph.tasks[key],)
         needed = dependencies[key]
-        if len(needed) == 1 and not wishes.has_own(key) and not _is_finalizer(key):
+        can_follow = join and not wishes.has_own(key) and not _is_finalizer(key)
+        if can_follow and len(needed) == 1:
             (other,) = needed
             if users[other] == 1 and other not in graph.wanted and not wishes.has_own(other):
                 chain = (*chains.pop(other), *chain)

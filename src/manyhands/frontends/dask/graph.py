@@ -66,6 +66,8 @@ class Graph:
 
     Raises
     ------
+    KeyError
+        The graph has not what is wanted.
     InvalidArgumentError
         A node needs one that is not there, or nodes need each other in a circle.
     """
@@ -107,10 +109,11 @@ def _cull(nodes: Mapping[Any, Any], wanted: list[Any]) -> Nodes:
         try:
             node = nodes[key]
         except KeyError:
-            whose = "is wanted" if user is None else f"is needed by {user!r}"
+            if user is None:
+                raise
             raise InvalidArgumentError(
-                f"the graph has no {key!r}, which {whose}. A collection that was persisted elsewhere can only be "
-                f"computed there"
+                f"the graph has no {key!r}, which is needed by {user!r}. A collection that was persisted elsewhere "
+                f"can only be computed there"
             ) from None
         if not isinstance(node, GraphNode):
             node = DataNode(key, node)

@@ -8,21 +8,20 @@ store or a file without a name holds. A reader then loads its own piece alone, a
 from __future__ import annotations
 
 import threading
-from pickle import PickleBuffer, dumps, loads
+from pickle import loads
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 from weakref import finalize
 
-import cloudpickle
 import dask
 import numpy as np
+
+from manyhands.core.serialize import dump_apart
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from manyhands.core.refs import Ref
-
-_PROTOCOL = 5
 
 _SHARE = 4
 """The part of the available memory that pieces may take as objects: a quarter. The store's default is two fifths, and
@@ -188,10 +187,5 @@ def _pack(pieces: Mapping[int, Any], allocate: Any) -> Packed:
 
 def _dump(piece: object) -> list[memoryview]:
     """The pickle of a piece, and the arrays that it refers to."""
-    buffers: list[PickleBuffer] = []
-    try:
-        pickle = dumps(piece, _PROTOCOL, buffer_callback=buffers.append)
-    except Exception:  # of classes and functions that go by value, or not at all
-        buffers.clear()
-        pickle = cloudpickle.dumps(piece, _PROTOCOL, buffer_callback=buffers.append)
+    pickle, buffers = dump_apart(piece)
     return [memoryview(pickle), *(buffer.raw() for buffer in buffers)]

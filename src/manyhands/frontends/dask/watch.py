@@ -23,6 +23,8 @@ class Watch:
     ----------
     is_watched : bool
         Whether there are callbacks.
+    wants_nodes : bool
+        Whether any of them looks at which node it hears of.
     wants_values : bool
         Whether any of them uses the values of nodes.
     """
@@ -34,7 +36,8 @@ class Watch:
         self._nodes: dict[Any, Any] = {}
         self._state: Mapping[str, Any] = {}
         self.is_watched = bool(self._callbacks)
-        self.wants_values = not all(_ignores_values(fn) for fn in self._after)
+        self.wants_nodes = not all(map(_ignores_nodes, [*self._before, *self._after]))
+        self.wants_values = not all(map(_ignores_values, self._after))
 
     def start(self, nodes: dict[Any, Any]) -> None:
         """The computation begins; callbacks may put values in the place of nodes."""
@@ -90,11 +93,19 @@ def watch(callbacks: Any) -> Iterator[Watch]:
             watching.finish(failed=failed)
 
 
+def _ignores_nodes(fn: Any) -> bool:
+    """Whether a callback is one of Dask's own that only counts nodes, which can then be joined."""
+    return _name_owner(fn) in {"dask.diagnostics.progress.ProgressBar", _RESOURCES}
+
+
 def _ignores_values(fn: Any) -> bool:
     """Whether a callback is one of Dask's own that do not look at values, which then need not be fetched."""
+    return _ignores_nodes(fn) or _name_owner(fn) == "dask.diagnostics.profile.Profiler"
+
+
+_RESOURCES = "dask.diagnostics.profile.ResourceProfiler"
+
+
+def _name_owner(fn: Any) -> str:
     owner = type(getattr(fn, "__self__", None))
-    return (owner.__module__, owner.__name__) in {
-        ("dask.diagnostics.progress", "ProgressBar"),
-        ("dask.diagnostics.profile", "Profiler"),
-        ("dask.diagnostics.profile", "ResourceProfiler"),
-    }
+    return f"{owner.__module__}.{owner.__qualname__}"

@@ -18,12 +18,6 @@ PLACES = ("threads", "workers")
 
 _OPTIONS = ("retries", "priority", "resources")
 
-_IGNORED = frozenset(
-    {"cache", "chunksize", "func_dumps", "func_loads", "get", "initializer", "optimize_graph"}
-    | {"pool", "rerun_exceptions_locally", "traverse"}
-)
-"""What Dask's own schedulers take and what has no meaning here."""
-
 
 class Wishes:
     """What is asked for.
@@ -31,7 +25,7 @@ class Wishes:
     Parameters
     ----------
     keywords
-        Those of `compute` or `persist`.
+        Those of `compute` or `persist`; what is not known here is for others, as with Dask's own schedulers.
     annotations
         Of Dask: what is said of keys, by the name of the annotation.
 
@@ -48,25 +42,19 @@ class Wishes:
 
     Raises
     ------
-    InvalidArgumentError, TypeError, UnsupportedError
+    InvalidArgumentError, UnsupportedError
     """
 
     def __init__(
         self, keywords: Mapping[str, Any], annotations: Mapping[str, Mapping[Any, Any]]
     ) -> None:
-        rest = {name: value for name, value in keywords.items() if name not in _IGNORED}
-        self.on = rest.pop("on", None)
-        self.num_workers = rest.pop("num_workers", None)
+        self.on = keywords.get("on")
+        self.num_workers = keywords.get("num_workers")
         if self.num_workers is None:
             self.num_workers = config.get("num_workers", None)
-        self.callbacks = rest.pop("callbacks", None)
-        _refuse_places({*rest, *annotations})
-        self._common = {name: rest.pop(name) for name in _OPTIONS if name in rest}
-        if rest:
-            raise TypeError(
-                f"compute() on manyhands has no keyword {', '.join(rest)}; it has "
-                f"on, num_workers, callbacks, {', '.join(_OPTIONS)}"
-            )
+        self.callbacks = keywords.get("callbacks")
+        _refuse_places({*keywords, *annotations})
+        self._common = {name: keywords[name] for name in _OPTIONS if name in keywords}
         if self.on is not None and self.on not in PLACES:
             raise InvalidArgumentError(f"on={self.on!r}: it is one of {', '.join(PLACES)}")
         if self.num_workers is not None and self.num_workers < 1:
