@@ -10,6 +10,7 @@ Every name is loaded when it is first used, so that importing the package costs 
 from __future__ import annotations
 
 from manyhands.frontends.arrival import await_joblib
+from manyhands.frontends.pandas.arrival import await_pandas
 
 TYPE_CHECKING = False  # as `typing` has it, whose import takes 10 ms
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
         WorkerStartError,
     )
     from manyhands.frontends.executor import Executor
+    from manyhands.frontends.pandas.door import pandas
     from manyhands.frontends.parsl import ParslExecutor
     from manyhands.frontends.pool import Pool
     from manyhands.observe.actors import ActorFact
@@ -100,6 +102,7 @@ __all__ = [
     "imap",
     "imap_unordered",
     "map",
+    "pandas",
     "put",
     "report",
     "shutdown",
@@ -121,6 +124,7 @@ _HOMES = {
     "core.refs": ("Ref",),
     "core.stream": ("Stream",),
     "frontends.executor": ("Executor",),
+    "frontends.pandas.door": ("pandas",),
     "frontends.pool": ("Pool",),
     "frontends.parsl": ("ParslExecutor",),
     "observe.actors": ("ActorFact",),
@@ -146,3 +150,4 @@ def __dir__() -> list[str]:
 
 
 await_joblib()
+await_pandas()
