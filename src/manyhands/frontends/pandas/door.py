@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from manyhands.errors import DoorNotInstalledError, UnsupportedError
-
-if TYPE_CHECKING:
-    from types import ModuleType
 
 
 class PandasDoor:
@@ -85,14 +82,13 @@ class PandasDoor:
 pandas = PandasDoor()
 
 
-def _import_pandas() -> ModuleType:
+def _import_pandas() -> Any:
     try:
-        import pandas
+        import pandas as pd
     except ModuleNotFoundError as missing:
         if (missing.name or "").partition(".")[0] != "pandas":
             raise  # it is installed, and something that it needs is not
         raise DoorNotInstalledError(
             "mh.pandas needs pandas, which is not installed here: pip install 'manyhands[pandas]'"
         ) from missing
-    found: Any = pandas
-    return found
+    return pd

@@ -7,7 +7,6 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from manyhands.frontends.pandas.functions import hint_at_better, is_for_workers
 from manyhands.frontends.pandas.pieces import IS_SAFE, Numbers, Table
@@ -54,7 +53,7 @@ def apply_frame(
         work: Any = Lines(frame.to_numpy(), by_row=axis in _ROWS)
     else:
         work = Rows(frame) if axis in _ROWS else Columns(frame)
-    parts = team.start(func, work, items, args, kwargs)
+    parts: Any = team.start(func, work, items, args, kwargs)
     again = partial(frame.apply, axis=axis, raw=raw, result_type=result_type)
     if axis in _ROWS:
         collected = list(parts)

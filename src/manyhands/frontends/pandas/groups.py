@@ -17,7 +17,7 @@ import pandas as pd
 from pandas.core.common import get_callable_name, get_cython_func
 
 from manyhands.frontends.pandas.functions import hint_at_better
-from manyhands.frontends.pandas.pieces import IS_SAFE
+from manyhands.frontends.pandas.pieces import IS_SAFE, cut
 
 GROUPINGS = (pd.api.typing.DataFrameGroupBy, pd.api.typing.SeriesGroupBy)
 """The classes of group-bys."""
@@ -41,46 +41,48 @@ def call_grouped(
         A function, or what else the method takes; texts and what pandas has built in it does itself.
     """
     hint_at_better(team, func, f"{type(grouped).__name__}.{method}")
+    calls = _Calls(team, is_alone=callable(func), looks=method == "transform" and grouped.ndim == 2)
+    if func is None:
+        kwargs = {name: _replace(value, calls) for name, value in kwargs.items()}
+    else:
+        func = _replace(func, calls)
     here = copy(grouped)
-    here._grouper = grouper = copy(grouped._grouper)
-    splits: list[_Split] = []
-    is_frame = isinstance(grouped._selected_obj, pd.DataFrame)
-
-    def split(data: Any, *axis: Any, **axes: Any) -> Any:
-        whole = type(grouper)._get_splitter(grouper, data, *axis, **axes)
-        if any(axis) or any(axes.values()):
-            return whole  # columns, on pandas 2
-        # pandas looks at the first group to see how a function of frames is to be called, and skips those without rows.
-        splits.append(_Split(team, whole, grouper, looks=is_frame and method == "transform"))
-        return splits[-1]
-
-    grouper._get_splitter = split
+    if calls.is_used and kwargs.get("engine") in (None, "cython"):
+        here._grouper = _replace_splitter(grouped._grouper, calls)
     try:
-        return getattr(here, method)(
-            _replace(func), *args, **{k: _replace_named(v) for k, v in kwargs.items()}
-        )
+        return getattr(here, method)(func, *args, **kwargs)
     finally:
-        for one in splits:
-            one.close()
+        calls.close()
 
 
-def _replace(func: Any) -> Any:
-    """What stands in for a function, and for those in a list or a dict of them."""
+def _replace(func: Any, calls: _Calls) -> Any:
+    """What stands in for a function, and for those in a list, a dict or a named aggregation."""
     if isinstance(func, dict):
-        return {name: _replace(value) for name, value in func.items()}
+        return {name: _replace(value, calls) for name, value in func.items()}
     if isinstance(func, list):
-        return [_replace(value) for value in func]
+        return [_replace(value, calls) for value in func]
+    if isinstance(func, pd.NamedAgg):
+        more, named = getattr(func, "args", ()), getattr(func, "kwargs", {})
+        return pd.NamedAgg(func.column, _replace(func.aggfunc, calls), *more, **named)
+    if type(func) is tuple:
+        return tuple(_replace(value, calls) for value in func)
     if not callable(func) or get_cython_func(func) is not None:
         return func
-    return StandIn(func)
+    calls.is_used = True
+    return StandIn(func, calls)
 
 
-def _replace_named(value: Any) -> Any:
-    """The same of what a keyword gives: pandas takes a pair of column and function for a named aggregation."""
-    if isinstance(value, tuple) and len(value) == 2:
-        changed = value[0], _replace(value[1])
-        return type(value)(*changed) if hasattr(value, "_fields") else changed
-    return value
+def _replace_splitter(grouper: Any, calls: _Calls) -> Any:
+    """A copy of a grouper whose splitters are ours."""
+    changed = copy(grouper)
+
+    def split(data: Any, *axis: Any, **axes: Any) -> Any:
+        whole = grouper._get_splitter(data, *axis, **axes)
+        # On pandas 2 columns may be grouped.
+        return whole if any(axis) or any(axes.values()) else calls.add(whole, grouper)
+
+    changed._get_splitter = split
+    return changed
 
 
 def _get_itself(func: Any) -> Any:
@@ -88,27 +90,80 @@ def _get_itself(func: Any) -> Any:
 
 
 class StandIn:
-    """Stands in for the user's function; given a stand-in for a group, it gives the result that a worker found.
+    """Stands in for the user's function: of a group that comes from our splitter it gives the result of a worker.
 
-    In a worker it is the function itself.
+    Anything else the function gets itself. In a worker it is the function.
+
+    Parameters
+    ----------
+    func
+        The user's.
+    calls
+        Where the groups come from.
     """
 
-    def __init__(self, func: Callable[..., Any]) -> None:
+    def __init__(self, func: Callable[..., Any], calls: _Calls) -> None:
         self._func = func
+        self._calls = calls
         self.__name__ = get_callable_name(func)
         self.__doc__ = func.__doc__
 
     def __call__(self, group: Any, *args: Any, **kwargs: Any) -> Any:
+        """The result for this group."""
         if type(group) is Group:
-            return group.split.answer(group, self._func, args, kwargs)
+            return group.split.answer(group.number, group, self._func, args, kwargs)
+        split = self._calls.find(group)
+        if split is not None:
+            return split.answer(split.number, group, self._func, args, kwargs)
         return self._func(group, *args, **kwargs)
 
     def __reduce__(self) -> Any:
         return _get_itself, (self._func,)
 
 
+class _Calls:
+    """What one call of a method comes to: pandas may split more than once, and call more than one function.
+
+    Parameters
+    ----------
+    is_alone
+        Whether nothing but one stand-in is called with groups, so that these need not be there themselves.
+    looks
+        Whether pandas calls the function with the first group to see how, and not at all with groups without rows.
+
+    Attributes
+    ----------
+    is_used : bool
+        Whether there is a stand-in for any function.
+    """
+
+    def __init__(self, team: Team, *, is_alone: bool, looks: bool) -> None:
+        self.team = team
+        self.is_alone = is_alone
+        self.looks = looks
+        self.is_used = False
+        self._splits: list[_Split] = []
+
+    def add(self, whole: Any, grouper: Any) -> _Split:
+        """Pandas splits something."""
+        self._splits.append(_Split(self, whole, grouper))
+        return self._splits[-1]
+
+    def find(self, group: object) -> _Split | None:
+        """The split that has just given this group; None where none has."""
+        for split in reversed(self._splits):
+            if split.real is group:
+                return split
+        return None
+
+    def close(self) -> None:
+        """Nothing more is wanted."""
+        for split in self._splits:
+            split.close()
+
+
 class _Split:
-    """Stands in for pandas' splitter: gives a `Group` for each group.
+    """Stands in for pandas' splitter: gives the groups, or a `Group` in the place of each.
 
     Parameters
     ----------
@@ -116,38 +171,54 @@ class _Split:
         pandas' splitter.
     grouper
         pandas' grouper, which knows the groups' names.
-    looks
-        Whether pandas calls the function with the first group to see how, and not at all with groups without rows.
+
+    Attributes
+    ----------
+    real
+        The group that was given last, where groups are there themselves; `number` is its number.
+    data
+        All that is split, sorted by groups.
+    edges
+        Where each group begins, and where the last one ends.
     """
 
-    def __init__(self, team: Team, whole: Any, grouper: Any, *, looks: bool) -> None:
-        self._team = team
-        self._looks = looks
+    def __init__(self, calls: _Calls, whole: Any, grouper: Any) -> None:
+        self._calls = calls
         self._whole = whole
         self._grouper = grouper
-        self.data = whole._sorted_data
-        counts = np.bincount(whole._slabels[whole._slabels >= 0], minlength=whole.ngroups)
-        first = len(whole._slabels) - counts.sum()
-        self.edges = np.concatenate([[0], np.cumsum(counts)]) + first
         self._answers: Any = None
         self._parts: Generator[Any, None, None] | None = None
+        self.real: Any = None
+        self.number = 0
+        self.data = whole._sorted_data
+        labels = whole._slabels[whole._slabels >= 0]
+        counts = np.bincount(labels, minlength=whole.ngroups)
+        self.edges = np.concatenate([[0], np.cumsum(counts)]) + len(whole._slabels) - len(labels)
 
     def __iter__(self) -> Any:
-        return map(partial(Group, self), range(len(self.edges) - 1))
+        if self._calls.is_alone:
+            return map(partial(Group, self), range(self._whole.ngroups))
+        return self._iterate()
 
-    def answer(self, group: Group, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """What `func` returns for a group; asked for one group after the other."""
+    def _iterate(self) -> Generator[Any, None, None]:
+        for number, group in enumerate(self._whole):
+            self.number, self.real = number, group
+            yield group
+
+    def answer(
+        self, number: int, group: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """What `func` returns for the group of this number; asked for one group after the other."""
         if self._answers is None:
-            if self._looks and group.number == 0:
-                return func(group.make(), *args, **kwargs)
-            numbers = np.arange(group.number, len(self.edges) - 1)
-            if self._looks:
+            if self._calls.looks and number == 0:
+                return func(group.make() if type(group) is Group else group, *args, **kwargs)
+            numbers = np.arange(number, self._whole.ngroups)
+            if self._calls.looks:
                 numbers = numbers[np.diff(self.edges)[numbers] > 0]
-            names = getattr(self._grouper, "group_keys_seq", None)
-            work = Groups(
-                self.data, self.edges, self._grouper.result_index if names is None else names
-            )
-            self._parts = self._team.start(func, work, numbers, args, kwargs)
+            grouper = self._grouper
+            names = getattr(grouper, "group_keys_seq", None)  # of pandas 2
+            work = Groups(self.data, self.edges, grouper.result_index if names is None else names)
+            self._parts = self._calls.team.start(func, work, numbers, args, kwargs)
             self._answers = chain.from_iterable(self._parts)
         return next(self._answers)
 
@@ -245,13 +316,3 @@ class Groups:
     def describe(self, item: int) -> str:
         """The group's name."""
         return f"group {self._names[item]!r}"
-
-
-def cut(data: Any, start: int, stop: int) -> Any:
-    """The rows of one group."""
-    group = data.iloc[start:stop]
-    if (
-        not IS_SAFE
-    ):  # it is meant as it is, and not taken for a part of something that was to be changed
-        group._is_copy = None
-    return group
