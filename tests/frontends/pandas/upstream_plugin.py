@@ -15,8 +15,20 @@ import pytest
 import manyhands as mh
 from manyhands.frontends.pandas import accessor, pieces
 
-LEFT_OUT: dict[str, str] = {}
-"""Tests, or cases of one, and why not."""
+_NOTES = "has the function note its calls in a variable of the test, and workers have their own"
+LEFT_OUT = {
+    "test_apply_function_runs_once": _NOTES,
+    "test_apply_raw_function_runs_once": _NOTES,
+    "test_group_apply_once_per_group": _NOTES,
+    "test_groupby_apply_store_copy": _NOTES,
+    "test_apply_func_that_appends_group_to_list_without_copy": _NOTES,
+    "test_map_function_runs_once": _NOTES,
+    "test_map_apply_masked_element_types": _NOTES,
+    "test_map_datetime_series_passes_scalar_timestamps": _NOTES,
+    "test_apply_map_evaluate_lambdas_the_same": "wants a fixture of pandas' that is not installed with it",
+    "test_apply_mutating": "on pandas 2 asks that the function changes the caller's frame",
+}
+"""Tests, or cases of one, and why not; some are of one version of pandas alone."""
 
 is_inside: ContextVar[bool] = ContextVar("is_inside", default=False)
 reached = {"pieces": 0}
@@ -68,14 +80,8 @@ def pytest_unconfigure() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    names = {item.name for item in items} | {item.name.partition("[")[0] for item in items}
-    unknown = set(LEFT_OUT) - names
-    if unknown:
-        raise pytest.UsageError(f"pandas has no tests {sorted(unknown)} any more")
     dropped = [
-        item
-        for item in items
-        if item.name in LEFT_OUT or item.name.partition("[")[0] in LEFT_OUT
+        item for item in items if item.name in LEFT_OUT or item.name.partition("[")[0] in LEFT_OUT
     ]
     items[:] = [item for item in items if item not in dropped]
     config.hook.pytest_deselected(items=dropped)

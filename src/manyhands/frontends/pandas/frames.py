@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from manyhands.frontends.pandas.functions import hint_at_better, is_for_workers
-from manyhands.frontends.pandas.pieces import IS_SAFE, Numbers, Table
+from manyhands.frontends.pandas.pieces import IS_SAFE, Numbers, Table, spell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -129,7 +129,7 @@ class Rows:
 
     def describe(self, item: int) -> str:
         """The row's label."""
-        return f"row {self._frame.index[item]!r}"
+        return f"row {spell(self._frame.index[item])}"
 
 
 class Columns:
@@ -151,7 +151,7 @@ class Columns:
 
     def describe(self, item: int) -> str:
         """The column's label."""
-        return f"column {self._frame.columns[item]!r}"
+        return f"column {spell(self._frame.columns[item])}"
 
 
 class Lines:
@@ -194,7 +194,7 @@ class Elements:
 
     def describe(self, item: object) -> str:
         """The element."""
-        return f"element {item!r}"
+        return f"element {spell(item)}"
 
 
 def _visit_twice(

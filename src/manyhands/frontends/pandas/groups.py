@@ -17,15 +17,16 @@ import pandas as pd
 from pandas.core.common import get_callable_name, get_cython_func
 
 from manyhands.frontends.pandas.functions import hint_at_better
-from manyhands.frontends.pandas.pieces import IS_SAFE, cut
-
-GROUPINGS = (pd.api.typing.DataFrameGroupBy, pd.api.typing.SeriesGroupBy)
-"""The classes of group-bys."""
+from manyhands.frontends.pandas.pieces import IS_SAFE, cut, spell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
     from manyhands.frontends.pandas.pieces import Team
+
+
+GROUPINGS = (pd.api.typing.DataFrameGroupBy, pd.api.typing.SeriesGroupBy)
+"""The classes of group-bys."""
 
 
 def call_grouped(
@@ -315,4 +316,4 @@ class Groups:
 
     def describe(self, item: int) -> str:
         """The group's name."""
-        return f"group {self._names[item]!r}"
+        return f"group {spell(self._names[item])}"

@@ -157,6 +157,11 @@ class _TimeIsUpError(BaseException):
     """The rest of a piece is for others."""
 
 
+def spell(label: Any) -> str:
+    """What errors call a row, a column or a group of this label."""
+    return repr(label.item() if isinstance(label, np.generic) else label)
+
+
 # --- how results travel ------------------------------------------------------------------
 
 _NUMBERS = (np.float64, np.int64, np.bool_)

@@ -13,20 +13,21 @@ from pandas._libs.window.aggregations import roll_apply
 
 from manyhands.frontends.pandas.functions import hint_at_better
 
-WINDOWS = tuple(
-    getattr(pd.api.typing, name)
-    for name in (
-        *("Rolling", "Expanding", "RollingGroupBy", "ExpandingGroupBy"),
-        *("RollingGroupby", "ExpandingGroupby"),  # what pandas 2 calls them
-    )
-    if hasattr(pd.api.typing, name)
-)
-"""The classes of windows that a function can be applied to."""
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from manyhands.frontends.pandas.pieces import Team
+
+_CLASSES = vars(pd.api.typing)
+WINDOWS = tuple(
+    _CLASSES[name]
+    for name in (
+        *("Rolling", "Expanding", "RollingGroupBy", "ExpandingGroupBy"),
+        *("RollingGroupby", "ExpandingGroupby"),  # what pandas 2 calls them
+    )
+    if name in _CLASSES
+)
+"""The classes of windows that a function can be applied to."""
 
 
 def apply_windows(
