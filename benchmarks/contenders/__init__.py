@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,6 +35,9 @@ class Entry:
         Slow to start and to call: it gets fewer rounds and fewer calls.
     peer : bool
         Whether it competes; references such as bare processes do not.
+    interpreter : str
+        The environment variable that names an interpreter which has it, where it cannot be installed beside the
+        others; empty where it can.
     """
 
     title: str
@@ -41,6 +45,7 @@ class Entry:
     adapter: str
     heavy: bool = False
     peer: bool = True
+    interpreter: str = ""
 
 
 ENTRIES = {
@@ -68,6 +73,7 @@ ENTRIES = {
         "Dask distributed", "distributed", "benchmarks.contenders.dask:DaskContender", heavy=True
     ),
     "parsl": Entry("Parsl", "parsl", "benchmarks.contenders.parsl:ParslContender", heavy=True),
+    "pandarallel": Entry("pandarallel", "pandarallel", "", interpreter="PANDARALLEL_PYTHON"),
     "loop": Entry("plain loop", "os", "benchmarks.contenders.loop:LoopContender", peer=False),
     "memcpy": Entry("memcpy", "os", "", peer=False),
     "bare": Entry(
@@ -162,7 +168,9 @@ def is_wanted(name: str, peers: Collection[str] | None) -> bool:
 
 
 def is_installed(name: str) -> bool:
-    """Tell whether the contender's package can be imported here."""
+    """Tell whether the contender's package can be imported here, or by an interpreter that is given for it."""
+    if find_entry(name).interpreter:
+        return bool(os.environ.get(find_entry(name).interpreter))
     spec = find_spec(find_entry(name).package)
     # A folder of that name without a module in it is found too, but has no origin.
     return spec is not None and spec.origin is not None

@@ -11,6 +11,7 @@ from benchmarks.rows import (
     lasting,
     mapping,
     nested,
+    pandas_door,
     parsl_door,
     ray_perf,
     results,
@@ -55,7 +56,13 @@ _CALLS = (
     unused.ROW,
 )
 
-_DOORS = (standard_doors.EXECUTOR, standard_doors.POOL, *joblib_door.ROWS, parsl_door.ROW)
+_DOORS = (
+    standard_doors.EXECUTOR,
+    standard_doors.POOL,
+    *joblib_door.ROWS,
+    *pandas_door.ROWS,
+    parsl_door.ROW,
+)
 
 GROUPS = {
     "basics": {row.name: row for row in _BASICS},

@@ -62,6 +62,7 @@ NAMES = {
     "imap",
     "imap_unordered",
     "map",
+    "pandas",
     "put",
     "report",
     "shutdown",

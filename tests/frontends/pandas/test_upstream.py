@@ -18,7 +18,7 @@ FILES = {
     "windows": ["window/test_apply.py"],
     "series": ["apply/test_series_apply.py", "series/methods/test_map.py"],
 }
-LEAST = {"frames": 150, "groups": 140, "transforms": 60, "windows": 50, "series": 150}
+LEAST = {"frames": 120, "groups": 90, "transforms": 60, "windows": 50, "series": 80}
 """How often workers are asked at least: so many calls have come to us."""
 
 
