@@ -73,7 +73,6 @@ ENTRIES = {
         "Dask distributed", "distributed", "benchmarks.contenders.dask:DaskContender", heavy=True
     ),
     "parsl": Entry("Parsl", "parsl", "benchmarks.contenders.parsl:ParslContender", heavy=True),
-    "pandarallel": Entry("pandarallel", "pandarallel", "", interpreter="PANDARALLEL_PYTHON"),
     "loop": Entry("plain loop", "os", "benchmarks.contenders.loop:LoopContender", peer=False),
     "memcpy": Entry("memcpy", "os", "", peer=False),
     "bare": Entry(
@@ -132,6 +131,7 @@ VARIANTS = {
         "parsl",
         "benchmarks.contenders.parsl:ThreadsContender",
     ),
+    "pandarallel": Entry("pandarallel", "pandarallel", "", interpreter="PANDARALLEL_PYTHON"),
     "pool-segment": Entry(
         "Pool, shared_memory",
         "multiprocessing",
@@ -143,7 +143,7 @@ VARIANTS = {
         "benchmarks.contenders.segments:KeptSegmentContender",
     ),
 }
-"""Other ways to use a contender; who is asked for takes part in all of its ways.
+"""Other ways to use a contender; who is asked for takes part in all of its ways. And who is in a few rows alone.
 
 The other checkout's takes part where one is given.
 """

@@ -9,8 +9,7 @@ Every name is loaded when it is first used, so that importing the package costs 
 
 from __future__ import annotations
 
-from manyhands.frontends.arrival import await_joblib
-from manyhands.frontends.pandas.arrival import await_pandas
+from manyhands.frontends.arrival import await_joblib, await_pandas
 
 TYPE_CHECKING = False  # as `typing` has it, whose import takes 10 ms
 if TYPE_CHECKING:
