@@ -56,7 +56,7 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """All attributes, ready for JSON."""
-        return asdict(self)
+        return {**asdict(self), "hints": list(self.hints)}
 
     def __str__(self) -> str:
         span = f"{self.wall_seconds:.2f} s"
