@@ -30,7 +30,9 @@ def measure(path: Path) -> dict[str, Any]:
     return {
         "package": path.parent.name,
         "lines": source.count("\n"),
-        "functions": sum(isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) for node in nodes),
+        "functions": sum(
+            isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) for node in nodes
+        ),
         "nodes": len(nodes),
     }
 

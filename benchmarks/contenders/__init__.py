@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,6 +35,9 @@ class Entry:
         Slow to start and to call: it gets fewer rounds and fewer calls.
     peer : bool
         Whether it competes; references such as bare processes do not.
+    interpreter : str
+        The environment variable that names an interpreter which has it, where it cannot be installed beside the
+        others; empty where it can.
     """
 
     title: str
@@ -41,6 +45,7 @@ class Entry:
     adapter: str
     heavy: bool = False
     peer: bool = True
+    interpreter: str = ""
 
 
 ENTRIES = {
@@ -128,6 +133,7 @@ VARIANTS = {
     ),
     "dask-threads": Entry("Dask, threads", "dask", ""),
     "dask-processes": Entry("Dask, processes", "dask", "", heavy=True),
+    "pandarallel": Entry("pandarallel", "pandarallel", "", interpreter="PANDARALLEL_PYTHON"),
     "pool-segment": Entry(
         "Pool, shared_memory",
         "multiprocessing",
@@ -139,7 +145,7 @@ VARIANTS = {
         "benchmarks.contenders.segments:KeptSegmentContender",
     ),
 }
-"""Other ways to use a contender; who is asked for takes part in all of its ways.
+"""Other ways to use a contender; who is asked for takes part in all of its ways. And who is in a few rows alone.
 
 The other checkout's takes part where one is given.
 """
@@ -164,7 +170,9 @@ def is_wanted(name: str, peers: Collection[str] | None) -> bool:
 
 
 def is_installed(name: str) -> bool:
-    """Tell whether the contender's package can be imported here."""
+    """Tell whether the contender's package can be imported here, or by an interpreter that is given for it."""
+    if find_entry(name).interpreter:
+        return bool(os.environ.get(find_entry(name).interpreter))
     spec = find_spec(find_entry(name).package)
     # A folder of that name without a module in it is found too, but has no origin.
     return spec is not None and spec.origin is not None

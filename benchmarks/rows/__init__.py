@@ -13,6 +13,7 @@ from benchmarks.rows import (
     lasting,
     mapping,
     nested,
+    pandas_door,
     parsl_door,
     ray_perf,
     results,
@@ -61,9 +62,10 @@ _DOORS = (
     standard_doors.EXECUTOR,
     standard_doors.POOL,
     *joblib_door.ROWS,
-    parsl_door.ROW,
     *dask_door.ROWS,
     *dask_shuffle.ROWS,
+    *pandas_door.ROWS,
+    parsl_door.ROW,
 )
 
 GROUPS = {

@@ -9,7 +9,7 @@ Every name is loaded when it is first used, so that importing the package costs 
 
 from __future__ import annotations
 
-from manyhands.frontends.arrival import await_joblib
+from manyhands.frontends.arrival import await_joblib, await_pandas
 from manyhands.frontends.dask.arrival import await_dask
 
 TYPE_CHECKING = False  # as `typing` has it, whose import takes 10 ms
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from manyhands.frontends.dask.arrival import dask_scheduler
     from manyhands.frontends.dask.bags import bag
     from manyhands.frontends.executor import Executor
+    from manyhands.frontends.pandas.door import pandas
     from manyhands.frontends.parsl import ParslExecutor
     from manyhands.frontends.pool import Pool
     from manyhands.observe.actors import ActorFact
@@ -105,6 +106,7 @@ __all__ = [
     "imap",
     "imap_unordered",
     "map",
+    "pandas",
     "put",
     "report",
     "shutdown",
@@ -128,6 +130,7 @@ _HOMES = {
     "frontends.dask.arrival": ("dask_scheduler",),
     "frontends.dask.bags": ("bag",),
     "frontends.executor": ("Executor",),
+    "frontends.pandas.door": ("pandas",),
     "frontends.pool": ("Pool",),
     "frontends.parsl": ("ParslExecutor",),
     "observe.actors": ("ActorFact",),
@@ -152,5 +155,6 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-await_joblib()
 await_dask()
+await_joblib()
+await_pandas()

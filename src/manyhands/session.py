@@ -66,6 +66,9 @@ ENGINE_VARIABLE = "MANYHANDS_ENGINE"
 _GRACE_SECONDS = 0.5
 """How long workers have, at the end of a session, for what they are at."""
 
+_HINTS = 20
+"""Different hints that a report gives; nobody reads more."""
+
 
 class Session:
     """Workers, and all that is needed to use them; a context manager.
@@ -174,6 +177,7 @@ class Session:
         self._calls = 0
         self._failed = 0
         self._paces: Paces | None = None
+        self._hints: dict[str, None] = {}
         self._lock = threading.Lock()  # of the counts
         self._init_accounts()
         self._is_closed = False
@@ -301,6 +305,7 @@ class Session:
             computing_seconds=stats.computing,
             moving_seconds=stats.moving,
             waiting_seconds=max(0.0, (wall - stats.starting) * self._workers - worked),
+            hints=tuple(self._hints),
         )
 
     def restart_workers(self) -> None:
@@ -363,6 +368,11 @@ class Session:
 
             self._paces = Paces()
         return self._paces
+
+    def hint(self, words: str) -> None:
+        """Have reports say so: a sentence on what the program could do better, once for all times that it is given."""
+        if len(self._hints) < _HINTS:
+            self._hints[words] = None
 
     def answer(self, question: str, *args: Any) -> Any:
         """Answer what is asked of the session, here or by a call in another process."""

@@ -64,6 +64,7 @@ NAMES = {
     "imap",
     "imap_unordered",
     "map",
+    "pandas",
     "put",
     "report",
     "shutdown",

@@ -1539,3 +1539,12 @@ def test_who_asks_again_and_again_for_the_first_leaves_nothing_behind(
     for _ in range(5):
         assert wait(futures, timeout=0, return_when="FIRST_COMPLETED").done == set()
     assert [future._make_listeners().callbacks for future in futures] == [[], [], []]
+
+
+def test_a_hint_is_given_once_and_hints_do_not_grow_without_end() -> None:
+    with Session("inline") as session:
+        for number in (1, 1, *range(50)):
+            session.hint(f"hint {number}")
+        hints = session.report().hints
+    assert hints[:3] == ("hint 1", "hint 0", "hint 2")
+    assert len(hints) == len(set(hints)) <= 20

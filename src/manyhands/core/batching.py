@@ -15,8 +15,8 @@ GROWTH = 16
 MEMORY = 0.5
 """Weight that older batches keep with every new one: a slow first call is forgotten after a few."""
 
-_LEAST_SECONDS = 0.0005
-"""Work in a batch at the end of an input, below which a batch would cost more than evening out is worth."""
+_LEAST_SHARE = 1 / 8
+"""Of that, the work in a batch at the end of an input, below which it would cost more than evening out is worth."""
 
 _SPLIT = 4
 """Batches that the rest of the input is cut into for each worker, so that uneven ones even out."""
@@ -33,6 +33,8 @@ class BatchSizer:
         The size that the user asked for; None to let it follow the measurements.
     pace
         What an earlier sizer for the same function had measured.
+    target
+        Work in a batch, in seconds: more where a batch costs more by itself.
 
     Examples
     --------
@@ -44,9 +46,16 @@ class BatchSizer:
     16
     """
 
-    def __init__(self, workers: int, fixed: int | None = None, pace: Pace | None = None) -> None:
+    def __init__(
+        self,
+        workers: int,
+        fixed: int | None = None,
+        pace: Pace | None = None,
+        target: float = TARGET_SECONDS,
+    ) -> None:
         self._workers = workers
         self._fixed = fixed
+        self._target = target
         self._items, self._seconds, self._largest = pace or (0.0, 0.0, 0)
 
     @property
@@ -81,10 +90,10 @@ class BatchSizer:
             return self._fixed
         if self.seconds_per_item is None:
             return 1
-        size = min(self._largest * GROWTH, self._count_items(TARGET_SECONDS))
+        size = min(self._largest * GROWTH, self._count_items(self._target))
         if remaining is not None:
             share = remaining // (self._workers * _SPLIT)
-            size = min(size, max(share, self._count_items(_LEAST_SECONDS)))
+            size = min(size, max(share, self._count_items(self._target * _LEAST_SHARE)))
         return max(1, int(size))
 
     def _count_items(self, seconds: float) -> float:

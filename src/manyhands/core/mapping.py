@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from manyhands.core.lifecycle import Attempts
     from manyhands.core.roles import Input, Submitter, Watcher
 
-_BUDGET_SECONDS = 8 * TARGET_SECONDS
-"""How long a batch may run before it leaves its rest to others."""
+_BUDGET_TARGETS = 8
+"""How much longer than it was meant to a batch may run before it leaves its rest to others."""
 
 _BATCHES_PER_WORKER = 3
 """Batches in flight: one that runs, one that follows, one that the engine can move."""
@@ -159,6 +159,10 @@ class MapRun:
         Is told of progress.
     source
         Where the items come from, in place of `inputs`.
+    make
+        Makes what runs a batch of items, with the parameters of `Batch`; left out, what `fn` asks for.
+    target
+        Work in a batch, in seconds.
     """
 
     def __init__(
@@ -174,6 +178,8 @@ class MapRun:
         deadline: float | None = None,
         watcher: Watcher | None = None,
         source: Input | None = None,
+        make: Callable[..., Batch] | None = None,
+        target: float = TARGET_SECONDS,
     ) -> None:
         check_callable(fn)
         if batch is not None and (
@@ -188,17 +194,16 @@ class MapRun:
         keeps = keep_going or policy.retries > 0
         # Within its budget a batch begins no item late, so that a time-out for the batch is one for its items.
         is_timed = options.timeout is not None
-        budget = _BUDGET_SECONDS if batch is None or is_timed else None
+        budget = _BUDGET_TARGETS * target if batch is None or is_timed else None
         self._options, self._alone_options = _make_batch_options(options)
-        make: type[Batch] = Batch
-        if is_coroutine_function(fn) and options.need is not ONE_CPU:
+        if make is None and is_coroutine_function(fn) and options.need is not ONE_CPU:
             fn = CoroutineRunner(fn, self._name)  # what they hold is for one at a time
-        elif is_coroutine_function(fn):
+        elif make is None and is_coroutine_function(fn):
             make, batch = CoroutineBatch, batch or _COROUTINES_PER_BATCH
-        self._batch = make(fn, self._name, star=star, keep_going=keeps, budget=budget)
+        self._batch = (make or Batch)(fn, self._name, star=star, keep_going=keeps, budget=budget)
         self._source: Input = Source(inputs) if source is None else source
         self._fn = fn
-        self._sizer = BatchSizer(session.workers, batch, session.paces.get(fn))
+        self._sizer = BatchSizer(session.workers, batch, session.paces.get(fn), target)
         self._keep_going = keep_going
         self._policy = policy
         self._watcher = watcher
@@ -427,7 +432,9 @@ def _make_batch_options(options: CallOptions) -> tuple[CallOptions, CallOptions]
             name=options.name,
         )
 
-    return make(None if timeout is None else timeout + _BUDGET_SECONDS), make(timeout)
+    return make(None if timeout is None else timeout + _BUDGET_TARGETS * TARGET_SECONDS), make(
+        timeout
+    )
 
 
 _ONE_ATTEMPT = RetryPolicy(worker_retries=0)

@@ -1,8 +1,8 @@
-"""What is done once joblib has been imported: it learns the name of our backend.
+"""What is done once joblib or pandas has been imported: joblib learns the name of our backend, frames get their ``mh``.
 
 joblib has no entry points: it knows the backends that somebody has entered into its table. Whoever imports manyhands
 shall be able to name ours, before or after importing joblib, and so shall every worker, in which calls may make
-parallel calls themselves.
+parallel calls themselves. The same goes for pandas and its accessors.
 """
 
 from __future__ import annotations
@@ -36,3 +36,29 @@ def _make_backend(**options: Any) -> Any:
     from manyhands.frontends.joblib import ManyhandsBackend
 
     return ManyhandsBackend(**options)
+
+
+ACCESSOR = "mh"
+"""What frames and series have of ours."""
+
+
+def await_pandas() -> None:
+    """Give frames and series their accessor: now, if pandas is loaded, else when it is."""
+    when_imported("pandas", _give_accessors)
+
+
+def _give_accessors(pandas: Any) -> None:
+    pandas.api.extensions.register_dataframe_accessor(ACCESSOR)(_open_frame)
+    pandas.api.extensions.register_series_accessor(ACCESSOR)(_open_series)
+
+
+def _open_frame(frame: Any) -> Any:
+    from manyhands.frontends.pandas.accessor import FrameHands
+
+    return FrameHands(frame)
+
+
+def _open_series(series: Any) -> Any:
+    from manyhands.frontends.pandas.accessor import SeriesHands
+
+    return SeriesHands(series)

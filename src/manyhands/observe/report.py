@@ -28,6 +28,8 @@ class Report:
         Until the first worker was ready.
     computing_seconds, moving_seconds, waiting_seconds : float
         Summed over workers: running calls; unpickling arguments and pickling results; the rest.
+    hints : tuple of str
+        What the program could do better, as far as a door for another library has seen.
 
     Examples
     --------
@@ -50,10 +52,11 @@ class Report:
     computing_seconds: float
     moving_seconds: float
     waiting_seconds: float
+    hints: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """All attributes, ready for JSON."""
-        return asdict(self)
+        return {**asdict(self), "hints": list(self.hints)}
 
     def __str__(self) -> str:
         span = f"{self.wall_seconds:.2f} s"
@@ -69,7 +72,8 @@ class Report:
             ("starting", self.starting_seconds * self.workers),
         ):
             lines.append(f"  {words:<12} {seconds:9.2f} s  {seconds / total:6.1%}")
-        return "\n".join([*lines, self._advise(total)])
+        hints = (f"Hint: {hint}." for hint in self.hints)
+        return "\n".join([*lines, self._advise(total), *hints])
 
     def _describe_ends(self) -> str:
         parts = ["none failed" if not self.failed else f"{self.failed:,} failed"]

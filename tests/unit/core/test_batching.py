@@ -23,6 +23,12 @@ def test_a_batch_aims_at_its_duration() -> None:
     assert sizer.choose() in (49, 50)
 
 
+def test_the_duration_that_it_aims_at_can_be_another() -> None:
+    sizer = BatchSizer(2, target=10 * TARGET_SECONDS)
+    sizer.observe(100, 100 * TARGET_SECONDS / 50)
+    assert sizer.choose() in (499, 500)
+
+
 def test_what_takes_long_travels_alone() -> None:
     sizer = BatchSizer(2)
     sizer.observe(1, 60.0)

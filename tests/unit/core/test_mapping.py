@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manyhands.core import mapping
+from manyhands.core.batch import Batch
 from manyhands.core.future import Future
 from manyhands.core.lifecycle import Attempts
 from manyhands.core.mapping import MapRun, Source
@@ -429,6 +430,18 @@ def test_what_a_map_asks_for_holds_for_each_batch() -> None:
     for given_on in session.options:
         assert (given_on.priority, given_on.name, given_on.timeout) == (3, "squares", None)
         assert given_on.need is options.need
+
+
+class Doubled(Batch):
+    """Gives each result twice as large."""
+
+    def __call__(self, *columns: Any) -> Any:
+        values, failures, seconds = super().__call__(*columns)
+        return [2 * value for value in values], failures, seconds
+
+
+def test_what_runs_the_batches_can_be_of_another_class() -> None:
+    assert collect(MapRun(FakeSession(), abs, ([-1, 2, -3],), make=Doubled)) == [2, 4, 6]
 
 
 def test_a_time_out_is_that_of_an_item() -> None:

@@ -27,8 +27,14 @@ def make_report(**changes: Any) -> Report:
 
 
 def test_all_is_data() -> None:
-    assert make_report().to_dict() == BASE
-    assert json.loads(json.dumps(make_report().to_dict())) == BASE
+    assert make_report().to_dict() == {**BASE, "hints": []}
+    found = make_report(hints=("do less",)).to_dict()
+    assert json.loads(json.dumps(found)) == found == {**BASE, "hints": ["do less"]}
+
+
+def test_hints_come_last() -> None:
+    lines = str(make_report(hints=("do less", "do it once"))).splitlines()
+    assert lines[-2:] == ["Hint: do less.", "Hint: do it once."]
 
 
 def test_a_report_does_not_change() -> None:
