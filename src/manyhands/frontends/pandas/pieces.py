@@ -40,8 +40,8 @@ IS_SAFE = int(pd.__version__.split(".")[0]) >= 3
 """Whether pandas copies what a function changes before it is changed, so that what all workers read cannot be."""
 
 
-_TARGET_SECONDS = 0.02
-"""Work in a piece: cutting it out and handing it to pandas takes some tenths of a millisecond."""
+_TARGET_SECONDS = 0.1
+"""Work in a piece: what a piece costs by itself, cutting it out and taking its results in, is some milliseconds."""
 
 
 class Team:
