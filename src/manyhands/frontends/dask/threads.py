@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from manyhands.core import place
 from manyhands.errors import CallInterrupted, SessionClosedError
+from manyhands.frontends.dask.contention import Contention
 from manyhands.frontends.dask.progress import Progress
 
 if TYPE_CHECKING:
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
     from manyhands.frontends.dask.watch import Watch
     from manyhands.frontends.dask.wishes import Wishes
     from manyhands.session import Session
+
+_HINT = (
+    "threads that computed Dask's nodes waited for one another, as their functions are Python's and hold the "
+    "interpreter's lock: with compute(on='workers') more cores are used"
+)
 
 _thread = threading.local()
 """``is_draining`` where a thread is at a graph: computations inside nodes have no threads of their own."""
@@ -54,13 +60,16 @@ class ThreadRun:
         count = min(session.workers, limit, len(self._tasks))
         if session.engine == "inline" or place.in_worker or getattr(_thread, "is_draining", False):
             count = 1
+        contention = Contention()
         try:
             self._begin(session, count)
             with self._change:
-                self._change.wait_for(lambda: self._progress.is_done or self._is_over)
+                contention.wait(self._change, lambda: self._progress.is_done or self._is_over)
         except BaseException as interrupt:
             self._fail(interrupt)
             raise
+        if count > 1 and contention.is_likely():
+            session.hint(_HINT)
         # Not kept: its traceback leads to this run, and to all values that there were.
         failure, self._failure = self._failure, None
         if isinstance(failure, CallInterrupted):
