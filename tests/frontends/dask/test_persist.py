@@ -51,8 +51,17 @@ def test_delayed_functions_run_once(session: mh.Session, on: str, tmp_path: Path
 def test_parts_are_futures_that_have_ended(session: mh.Session) -> None:
     kept = db.range(6, npartitions=3).map(lambda x: x + 1).persist(on="workers")
     parts = list_parts(kept)
-    assert all(isinstance(part, mh.Future) and part.done() for part in parts)
-    assert sum(mh.gather([mh.submit(sum, part) for part in parts])) == 21
+    futures = [part.args[0] for part in parts]
+    assert all(isinstance(future, mh.Future) and future.done() for future in futures)
+    assert sum(mh.gather([mh.submit(sum, future) for future in futures])) == 21
+
+
+def test_other_schedulers_load_what_is_kept(session: mh.Session) -> None:
+    kept = db.range(6, npartitions=3).map(lambda x: x + 1).persist(on="workers")
+    assert kept.sum().compute(scheduler="sync") == 21
+    array = da.ones((4, 4), chunks=2).persist(on="workers")
+    assert (array + 1).sum().compute(scheduler="threads") == 32
+    assert delayed(abs)(-3).persist(on="workers").compute(scheduler="threads") == 3
 
 
 def test_kinds_are_kept(session: mh.Session, on: str) -> None:

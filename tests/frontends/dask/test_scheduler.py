@@ -1,10 +1,12 @@
 """Dask's collections, computed by a session."""
 
 import gc
+import os
 import pickle
 import threading
 import weakref
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import dask
@@ -109,7 +111,7 @@ def test_delayed_functions_take_futures_and_refs(session: mh.Session) -> None:
 def test_what_workers_made_stays_with_them(session: mh.Session) -> None:
     bag = db.range(6, npartitions=3).map(lambda x: x * x).persist()
     parts = list(dict(bag.__dask_graph__()).values())
-    assert len(parts) == 3 and all(isinstance(part, mh.Future) for part in parts)
+    assert len(parts) == 3 and all(isinstance(part.args[0], mh.Future) for part in parts)
     assert bag.sum().compute() == 55
     assert bag.map(str).compute() == ["0", "1", "4", "9", "16", "25"]
     array = da.ones((4, 4), chunks=2).persist()
@@ -142,30 +144,56 @@ def test_the_configuration_still_travels() -> None:
     assert dask.config.get("scheduler") is mh.dask_scheduler
 
 
-def test_a_session_that_is_closed_meanwhile_ends_the_wait() -> None:
-    begun, may_end = threading.Event(), threading.Event()
+@pytest.mark.parametrize("on", ["threads", "workers"])
+def test_a_session_that_is_closed_meanwhile_ends_the_wait(on: str) -> None:
+    begun, may_end = threading.Semaphore(0), threading.Event()
 
-    def block() -> None:
-        begun.set()
+    def block(_: int) -> None:
+        begun.release()
         may_end.wait(60)
 
     session = mh.Session("threads", workers=2)
     errors: list[BaseException] = []
 
     def compute() -> None:
-        with dask.config.set(scheduler=mh.dask_scheduler), session:
+        lazy = [delayed(block)(index) for index in range(4)]
+        with session:
             try:
-                dask.compute(*[delayed(block)() for _ in range(4)], on="threads")
+                dask.compute(*lazy, scheduler=mh.dask_scheduler, on=on)
             except mh.SessionClosedError as error:
                 errors.append(error)
 
     thread = threading.Thread(target=compute)
     thread.start()
-    assert begun.wait(60)
-    session.close(grace=0)
-    thread.join(60)
+    assert begun.acquire(timeout=60) and begun.acquire(timeout=60)
+    closer = threading.Thread(target=session.close, kwargs={"grace": 0})
+    closer.start()
+    wait_for(lambda: session._is_closed, "the session closes")
     may_end.set()
+    closer.join(60)
+    thread.join(60)
+    assert not thread.is_alive()
     assert len(errors) == 1
+
+
+def compute_aside(_: int) -> int:
+    with ThreadPoolExecutor(1) as pool:
+        return int(pool.submit(da.arange(10, chunks=5).sum().compute).result())
+
+
+def test_a_call_may_compute_in_a_thread_of_its_own() -> None:
+    """All workers may be busy with such calls."""
+    with mh.Session("threads", workers=2) as session:
+        assert session.map(compute_aside, range(4)) == [45] * 4
+
+
+def finalize(_: int) -> int:
+    return os.getpid()
+
+
+def test_only_dasks_own_finalizers_run_in_the_caller() -> None:
+    with mh.Session("local", workers=2):
+        assert os.getpid() not in dask.compute(*[delayed(finalize)(n) for n in range(4)])
 
 
 def test_an_error_keeps_no_value_alive(session: mh.Session) -> None:

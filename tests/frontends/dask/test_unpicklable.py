@@ -12,6 +12,7 @@ import dask.bag as db
 import numpy as np
 import pytest
 from dask import delayed
+from dask.utils import SerializableLock
 
 import manyhands as mh
 
@@ -202,4 +203,17 @@ class Notes:
 
 def test_a_lock_of_dasks_holds_between_workers(session: mh.Session, tmp_path: Path) -> None:
     da.store(da.ones((16, 16), chunks=2), Notes(tmp_path), lock=True, on="workers")  # type: ignore[arg-type]
+    assert not (tmp_path / "overlap").exists()
+
+
+def note_and_return(folder: Path, locks: list[Any], index: int) -> Any:
+    with locks[0]:
+        Notes(folder)[slice(index, 1), slice(0, 1)] = None
+    return (item for item in [index])  # does not pickle
+
+
+def test_nor_do_nodes_overlap_that_run_here_in_the_end(session: mh.Session, tmp_path: Path) -> None:
+    lock = SerializableLock()
+    made = [delayed(note_and_return)(tmp_path, [lock], index) for index in range(4)]
+    assert [list(items) for items in dask.compute(*made, on="workers")] == [[0], [1], [2], [3]]
     assert not (tmp_path / "overlap").exists()

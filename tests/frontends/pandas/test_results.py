@@ -432,3 +432,11 @@ def test_any_results(session: mh.Session, results: list[Any], rows: int, keys: l
     compare(lambda of: of(frame).groupby("k").apply(lambda group: results[group["i"].iloc[0]]))
     compare(lambda of: of(frame).groupby("k")["i"].agg(lambda group: results[group.iloc[0]]))
     compare(lambda of: of(frame["i"]).rolling(2).apply(lambda w: results[int(w.iloc[0])]))
+
+
+@pytest.mark.parametrize("keys", ["number", "real", ["number", "real"]])
+def test_names_of_groups_are_what_pandas_makes_them(session: mh.Session, keys: Any) -> None:
+    frame = pd.DataFrame({"number": [1, 1, 2], "real": [0.5, 0.5, 1.5], "text": list("abc")})
+    expected = frame.groupby(keys)["text"].apply(lambda group: repr(group.name))
+    found = frame.mh.groupby(keys)["text"].apply(lambda group: repr(group.name))
+    pd.testing.assert_series_equal(found, expected)

@@ -75,11 +75,16 @@ class DaskScheduler(str):
     def __repr__(self) -> str:
         return "<manyhands.dask_scheduler>"
 
-    def __reduce__(self) -> str:
-        return "dask_scheduler"
+    def __reduce__(self) -> Any:
+        return _find_scheduler, ()
 
 
 dask_scheduler = DaskScheduler()
+
+
+def _find_scheduler() -> DaskScheduler:
+    return dask_scheduler
+
 
 _OURS = r"manyhands[\\/](core|engines|frontends|session\.py)"
 """Files that Dask leaves out of the tracebacks of what fails in a graph, as it does its own."""

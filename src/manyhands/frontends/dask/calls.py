@@ -10,11 +10,11 @@ from collections import deque
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from dask._task_spec import Alias
+from dask._task_spec import Alias, Task
 
 from manyhands.core.handles import find_handles
-from manyhands.core.refs import Ref
-from manyhands.errors import UnpicklableError
+from manyhands.errors import SessionClosedError, UnpicklableError
+from manyhands.frontends.dask.graph import load
 from manyhands.frontends.dask.locks import list_locks
 from manyhands.frontends.dask.node import run_chain
 from manyhands.frontends.dask.progress import Progress
@@ -94,6 +94,11 @@ class CallRun:
         """The value of a key that is wanted."""
         return load(self.values[key])
 
+    def stand_in(self, key: Any) -> Any:
+        """A node that gives the value of a key that is wanted, on any scheduler; the value itself where it is here."""
+        value = self.values[key]
+        return Task(key, load, value) if find_handles((value,), {}) else value
+
     def _share_data(self) -> None:
         counts: dict[Any, int] = {}
         for needed in self._needed.values():
@@ -111,10 +116,10 @@ class CallRun:
         if len(chain) == 1 and isinstance(chain[0], Alias):
             self._finish(key, self.values[chain[0].target])
             return
-        if _is_finalizer(key) and key in self._graph.wanted:
+        if self._is_finalizer(key):
             self._run_here(key)
             return
-        locks = list_locks(chain)
+        locks = self._list_locks(key)
         if locks & self._held:
             self._aside.append(key)
             return
@@ -128,11 +133,9 @@ class CallRun:
 
     def _take_in(self, key: Any) -> None:
         future = self._running.pop(key)
-        if self._held:
-            self._held -= list_locks(self._chains[key])
-            aside, self._aside = self._aside, []
-            for other in aside:
-                self._begin(other)
+        locks = self._list_locks(key) if self._held else frozenset()
+        if future.cancelled():
+            raise SessionClosedError("the session was closed before Dask's graph was computed")
         error = future.peek_error()
         if error is None:
             self._finish(key, future)
@@ -142,6 +145,11 @@ class CallRun:
             self._spread(key)
         else:
             self._run_here(key)
+        if locks:
+            self._held -= locks
+            aside, self._aside = self._aside, []
+            for other in aside:
+                self._begin(other)
 
     def _finish(self, key: Any, value: Any) -> None:
         self.values[key] = value
@@ -150,6 +158,14 @@ class CallRun:
         if self._watch.is_watched:
             seen = load(value) if self._watch.wants_values else None
             self._watch.after(key, seen, "manyhands")
+
+    def _list_locks(self, key: Any) -> frozenset[Hashable]:
+        data = [self._graph.data[name] for name in self._needed[key] & self._graph.data.keys()]
+        return list_locks([*self._chains[key], *data])
+
+    def _is_finalizer(self, key: Any) -> bool:
+        is_free = key in self._graph.wanted and not self._wishes.has_own(key)
+        return is_free and _is_finalizer(self._chains[key][-1])
 
     def _run_here(self, key: Any) -> None:
         """Run a chain in the caller."""
@@ -219,7 +235,7 @@ def make_chains(
     for key in sorted(dependencies, key=graph.rank.__getitem__):
         chain: tuple[GraphNode, ...] = (graph.tasks[key],)
         needed = dependencies[key]
-        can_follow = join and not wishes.has_own(key) and not _is_finalizer(key)
+        can_follow = join and not wishes.has_own(key) and not _is_finalizer(graph.tasks[key])
         if can_follow and len(needed) == 1:
             (other,) = needed
             if users[other] == 1 and other not in graph.wanted and not wishes.has_own(other):
@@ -235,9 +251,10 @@ def _list_needed(chain: tuple[GraphNode, ...]) -> frozenset[Any]:
     return needed - {node.key for node in chain}
 
 
-def _is_finalizer(key: Any) -> bool:
+def _is_finalizer(node: GraphNode) -> bool:
     """Whether a node only puts together what Dask then gives its caller, who would have to read all of it again."""
-    return isinstance(key, str) and key.startswith("finalize-")
+    home = getattr(getattr(node, "func", None), "__module__", None) or ""
+    return str(node.key).startswith("finalize-") and home.partition(".")[0] == "dask"
 
 
 def _is_large(value: Any) -> bool:
@@ -245,10 +262,3 @@ def _is_large(value: Any) -> bool:
     if find_handles((value,), {}) or isinstance(value, (int, float, str, bool, type(None))):
         return False
     return bool(getattr(value, "nbytes", _SHARED_BYTES) >= _SHARED_BYTES)
-
-
-def load(value: Any) -> Any:
-    """What a value is, or what the future or ref in its place stands for."""
-    if isinstance(value, Ref):
-        return value.get()
-    return value.result() if hasattr(value, "add_done_callback") else value

@@ -16,6 +16,7 @@ from dask.core import flatten
 from dask.order import order
 
 from manyhands.core.handles import find_handles, replace_handles
+from manyhands.core.refs import Ref
 from manyhands.errors import InvalidArgumentError
 from manyhands.frontends.dask.node import run_fused
 
@@ -139,10 +140,15 @@ class _Adoption:
 
     def take_in(self, nodes: Nodes) -> Nodes:
         """The nodes, with such arguments replaced, and the new ones."""
-        adopted = {
-            key: node if _is_bare(node) else self._adopt(node) for key, node in nodes.items()
-        }
+        adopted = {key: self._adopt_whole(node) for key, node in nodes.items()}
         return {**adopted, **self._made}
+
+    def _adopt_whole(self, node: GraphNode) -> GraphNode:
+        if _is_bare(node):
+            return node
+        if isinstance(node, Task) and node.func is load:  # of a persisted collection
+            return DataNode(node.key, node.args[0])
+        return self._adopt(node)
 
     def _adopt(self, node: GraphNode) -> GraphNode:
         if isinstance(node, DataNode):
@@ -204,3 +210,10 @@ def _holds_handles(arg: Any) -> bool:
 
 def _give(value: Any) -> Any:
     return value
+
+
+def load(value: Any) -> Any:
+    """What a value is, or what the future or ref in its place stands for."""
+    if isinstance(value, Ref):
+        return value.get()
+    return value.result() if hasattr(value, "add_done_callback") else value

@@ -5,18 +5,20 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from dask._task_spec import GraphNode, Task
+from dask._task_spec import DataNode, Task
 from dask.utils import SerializableLock
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Iterator
 
+_PLAIN = frozenset({int, float, str, bytes, bool, type(None)})
 
-def list_locks(nodes: Iterable[GraphNode]) -> frozenset[Hashable]:
-    """The tokens of the locks among the arguments of nodes."""
+
+def list_locks(parts: Iterable[Any]) -> frozenset[Hashable]:
+    """The tokens of the locks among the arguments of nodes, or in data."""
     if not getattr(SerializableLock, "_locks", True):  # there are none in this process
         return frozenset()
-    return frozenset(token for node in nodes for token in _find_locks(node))
+    return frozenset(token for part in parts for token in _find_locks(part))
 
 
 def _find_locks(arg: Any) -> Iterator[Hashable]:
@@ -26,6 +28,8 @@ def _find_locks(arg: Any) -> Iterator[Hashable]:
         named = arg.keywords if isinstance(arg, partial) else arg.kwargs
         for part in (arg.func, *arg.args, *named.values()):
             yield from _find_locks(part)
-    elif type(arg) is dict:  # keywords, or nodes that Dask has fused
-        for part in arg.values():
+    elif isinstance(arg, DataNode):
+        yield from _find_locks(arg.value)
+    elif type(arg) in (dict, list, tuple) and not _PLAIN.issuperset(map(type, arg)):
+        for part in arg.values() if type(arg) is dict else arg:
             yield from _find_locks(part)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from traceback import clear_frames
+
+from manyhands.core import place
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -18,8 +22,17 @@ def run_chain(chain: tuple[Any, ...], names: tuple[Any, ...], *values: Any) -> A
         The keys of what they need besides, and what it is.
     """
     known = dict(zip(names, values, strict=True))
-    for node in chain:
-        known[node.key] = node({key: known[key] for key in node.dependencies})
+    del values
+    try:
+        for node in chain:
+            known[node.key] = node({key: known[key] for key in node.dependencies})
+    except BaseException as error:
+        known.clear()
+        if (
+            place.in_worker
+        ):  # of the error only its text goes on, but its frames would hold what they were given
+            clear_frames(error.__traceback__)
+        raise
     return known[chain[-1].key]
 
 

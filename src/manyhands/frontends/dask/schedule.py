@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from manyhands.frontends.dask.calls import CallRun, load
-from manyhands.frontends.dask.graph import Graph, give_nested, list_keys, read_nodes
+from manyhands.frontends.dask.calls import CallRun
+from manyhands.frontends.dask.graph import Graph, give_nested, list_keys, load, read_nodes
 from manyhands.frontends.dask.shuffle import exchange
 from manyhands.frontends.dask.threads import ThreadRun
 from manyhands.frontends.dask.watch import watch
@@ -36,7 +36,7 @@ def compute(expr: Any, keys: Any, *, keep: bool = False, **keywords: Any) -> Any
         if on_workers:
             run = CallRun(graph, wishes, watching, session)
             run.run()
-            give = run.values.__getitem__ if keep else run.load
+            give = run.stand_in if keep else run.load
         else:
             values = {key: load(value) for key, value in graph.data.items()}
             shared = ThreadRun(graph, values, wishes, watching)

@@ -12,7 +12,6 @@ from manyhands.frontends.dask.contention import Contention
 from manyhands.frontends.dask.progress import Progress
 
 if TYPE_CHECKING:
-    from manyhands.core.future import Future
     from manyhands.frontends.dask.graph import Graph
     from manyhands.frontends.dask.watch import Watch
     from manyhands.frontends.dask.wishes import Wishes
@@ -91,17 +90,10 @@ class ThreadRun:
                     name=f"manyhands-dask-{number}",
                     daemon=True,
                 ).start()
-        elif place.here.get() is None:
-            for _ in range(count):
-                session.submit(self.drain).add_done_callback(self._note_cancelled)
-        else:  # inside a call, whose place nobody else may have
+        else:  # whose workers may be busy, perhaps waiting for this very thread
             helpers = [session.submit(self.drain) for _ in range(count - 1)]
             self.drain()
             session.cancel_calls(helpers)
-
-    def _note_cancelled(self, future: Future[Any]) -> None:
-        if future.cancelled():
-            self._fail(CallInterrupted())
 
     def drain(self) -> None:
         """Run nodes until none is left."""

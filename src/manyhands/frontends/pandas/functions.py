@@ -19,9 +19,9 @@ def is_for_workers(func: object) -> bool:
 
 def hint_at_better(team: Team, func: object, what: str) -> None:
     """Have the report say so where pandas has a form that is quicker than any number of workers."""
-    name = func if isinstance(func, str) else getattr(func, "__name__", None)
+    name = getattr(func, "__name__", None)
     module = getattr(func, "__module__", None) or ""
-    is_plain = isinstance(func, (str, BuiltinFunctionType, np.ufunc))
+    is_plain = isinstance(func, (BuiltinFunctionType, np.ufunc)) or func in (bool, float, int, str)
     if isinstance(name, str) and (is_plain or module.partition(".")[0] in ("numpy", "pandas")):
         team.hint(
             f"{what} was given {name}: where pandas has a method or an operator for it, that does all at once, and is "

@@ -41,7 +41,8 @@ def call_grouped(
     func
         A function, or what else the method takes; texts and what pandas has built in it does itself.
     """
-    hint_at_better(team, func, f"{type(grouped).__name__}.{method}")
+    if callable(func) and get_cython_func(func) is None:
+        hint_at_better(team, func, f"{type(grouped).__name__}.{method}")
     calls = _Calls(team, is_alone=callable(func), looks=method == "transform" and grouped.ndim == 2)
     if func is None:
         kwargs = {name: _replace(value, calls) for name, value in kwargs.items()}
@@ -309,9 +310,12 @@ class Groups:
         if not IS_SAFE and len(items):
             first = edges[items[0]]
             data = data.iloc[first : edges[items[-1] + 1]].copy()
-        for number in items:
+        if not len(items):
+            return
+        # Iterating over labels gives Python's own numbers, as it does for pandas, and taking one gives NumPy's.
+        for number, name in zip(items, names[items[0] : items[-1] + 1], strict=True):
             group = cut(data, edges[number] - first, edges[number + 1] - first)
-            object.__setattr__(group, "name", names[number])
+            object.__setattr__(group, "name", name)
             call(group)
 
     def describe(self, item: int) -> str:
