@@ -51,7 +51,7 @@ def test_delayed_functions_run_once(session: mh.Session, on: str, tmp_path: Path
 def test_parts_are_futures_that_have_ended(session: mh.Session) -> None:
     kept = db.range(6, npartitions=3).map(lambda x: x + 1).persist(on="workers")
     parts = list_parts(kept)
-    futures = [part.args[0] for part in parts]
+    futures = [part.value for part in parts]
     assert all(isinstance(future, mh.Future) and future.done() for future in futures)
     assert sum(mh.gather([mh.submit(sum, future) for future in futures])) == 21
 

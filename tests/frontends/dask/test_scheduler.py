@@ -111,7 +111,7 @@ def test_delayed_functions_take_futures_and_refs(session: mh.Session) -> None:
 def test_what_workers_made_stays_with_them(session: mh.Session) -> None:
     bag = db.range(6, npartitions=3).map(lambda x: x * x).persist()
     parts = list(dict(bag.__dask_graph__()).values())
-    assert len(parts) == 3 and all(isinstance(part.args[0], mh.Future) for part in parts)
+    assert len(parts) == 3 and all(isinstance(part.value, mh.Future) for part in parts)
     assert bag.sum().compute() == 55
     assert bag.map(str).compute() == ["0", "1", "4", "9", "16", "25"]
     array = da.ones((4, 4), chunks=2).persist()

@@ -10,11 +10,11 @@ from collections import deque
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from dask._task_spec import Alias, Task
+from dask._task_spec import Alias
 
 from manyhands.core.handles import find_handles
 from manyhands.errors import SessionClosedError, UnpicklableError
-from manyhands.frontends.dask.graph import load
+from manyhands.frontends.dask.graph import KeptNode, load
 from manyhands.frontends.dask.locks import list_locks
 from manyhands.frontends.dask.node import run_chain
 from manyhands.frontends.dask.progress import Progress
@@ -97,7 +97,7 @@ class CallRun:
     def stand_in(self, key: Any) -> Any:
         """A node that gives the value of a key that is wanted, on any scheduler; the value itself where it is here."""
         value = self.values[key]
-        return Task(key, load, value) if find_handles((value,), {}) else value
+        return KeptNode(key, value) if find_handles((value,), {}) else value
 
     def _share_data(self) -> None:
         counts: dict[Any, int] = {}

@@ -45,6 +45,35 @@ def give_nested(keys: Any, give: Callable[[Any], Any]) -> Any:
     return give(keys)
 
 
+class KeptNode(DataNode):  # type: ignore[misc]
+    """A part of a persisted collection, which workers have: any scheduler in this process can load it.
+
+    Parameters
+    ----------
+    key
+    value
+        A future or a ref of ours.
+    """
+
+    __slots__ = ()
+
+    def __call__(self, values: Any = ()) -> Any:  # noqa: ARG002 - it needs none
+        """Load it."""
+        return load(self.value)
+
+    def result(self) -> Any:
+        """Load it; Dask takes values in graphs that have this method for futures."""
+        return load(self.value)
+
+    def copy(self) -> KeptNode:
+        """Another of the same."""
+        return KeptNode(self.key, self.value)
+
+    def substitute(self, subs: Any, key: Any = None) -> KeptNode:  # noqa: ARG002 - it needs none
+        """The same under another key."""
+        return KeptNode(key, self.value) if key is not None and key != self.key else self
+
+
 class Graph:
     """The nodes that are needed for what is wanted.
 
@@ -140,15 +169,10 @@ class _Adoption:
 
     def take_in(self, nodes: Nodes) -> Nodes:
         """The nodes, with such arguments replaced, and the new ones."""
-        adopted = {key: self._adopt_whole(node) for key, node in nodes.items()}
+        adopted = {
+            key: node if _is_bare(node) else self._adopt(node) for key, node in nodes.items()
+        }
         return {**adopted, **self._made}
-
-    def _adopt_whole(self, node: GraphNode) -> GraphNode:
-        if _is_bare(node):
-            return node
-        if isinstance(node, Task) and node.func is load:  # of a persisted collection
-            return DataNode(node.key, node.args[0])
-        return self._adopt(node)
 
     def _adopt(self, node: GraphNode) -> GraphNode:
         if isinstance(node, DataNode):
