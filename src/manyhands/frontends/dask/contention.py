@@ -18,7 +18,7 @@ _LATE_SECONDS = 0.003
 """Who wakes up and finds the lock held waits for it for `sys.getswitchinterval`, five milliseconds; for a core, a tenth
 of one."""
 
-_ONE_CORE = (0.2, 1.3)
+_ONE_CORE = (0.1, 1.3)
 """Cores that are in use where all but one thread wait for the lock."""
 
 
