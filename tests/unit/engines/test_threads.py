@@ -14,6 +14,7 @@ from manyhands.core.resources import make_need
 from manyhands.engines.threads import ThreadsEngine
 from manyhands.errors import SessionClosedError, WorkerDiedError, WorkerStartError
 from tests.unit.engines.sinks import LONG, Blocker, FakeSink, Spinner, call, fail
+from tests.unit.engines.threads.conftest import list_threads
 
 
 @pytest.fixture
@@ -326,15 +327,14 @@ def test_idle_workers_beyond_the_usual_number_end(
 ) -> None:
     monkeypatch.setattr("manyhands.engines.threads.crew.IDLE_SECONDS", 0.01)
     engine = start(sink, 2)
-    crew = engine._pool.crew
     meeting = threading.Barrier(6, timeout=LONG)
     for key in range(1, 7):
         engine.submit(call(key, meeting.wait, need=make_need(cpus=0)))
     assert engine.wait_until(lambda: len(sink.ends) == 6, LONG)
-    for thread in crew.list_threads():
-        if len(crew.list_threads()) > 2:
+    for thread in list_threads(engine):
+        if len(list_threads(engine)) > 2:
             thread.join(0.05)
-    assert engine.wait_until(lambda: len(crew.list_threads()) <= 2 or engine.rouse() is None, LONG)
+    assert engine.wait_until(lambda: len(list_threads(engine)) <= 2 or engine.rouse() is None, LONG)
     engine.submit(call(7, abs, -7))
     assert engine.wait_until(sink.has(7), LONG)
     engine.close(LONG)
@@ -344,7 +344,7 @@ def test_fresh_workers(engine: ThreadsEngine, sink: FakeSink) -> None:
     blocker = Blocker()
     engine.submit(call(1, blocker))
     assert blocker.begun.wait(LONG)
-    before = engine._pool.crew.list_threads()
+    before = list_threads(engine)
     engine.restart_workers()
     engine.submit(call(2, threading.current_thread))
     assert engine.wait_until(sink.has(2), LONG)
@@ -406,7 +406,7 @@ def test_questions_are_for_the_session(engine: ThreadsEngine) -> None:
 
 def test_a_closed_engine_leaves_no_thread(sink: FakeSink) -> None:
     engine = start(sink, 3)
-    threads = engine._pool.crew.list_threads()
+    threads = list_threads(engine)
     assert len(threads) == 3
     engine.close(LONG)
     assert not any(thread.is_alive() for thread in threads)
@@ -429,7 +429,7 @@ def test_a_close_does_not_wait_for_ever(sink: FakeSink) -> None:
     blocker = Blocker()
     engine.submit(call(1, blocker))
     assert blocker.begun.wait(LONG)
-    (thread,) = engine._pool.crew.list_threads()
+    (thread,) = list_threads(engine)
     engine.close(0.0)
     assert thread.is_alive()
     blocker.may_end.set()
@@ -440,7 +440,7 @@ def test_a_close_does_not_wait_for_ever(sink: FakeSink) -> None:
 
 def test_a_call_may_close_its_own_engine(sink: FakeSink) -> None:
     engine = start(sink, 2)
-    threads = engine._pool.crew.list_threads()
+    threads = list_threads(engine)
     engine.submit(call(1, engine.close, LONG))
     for thread in threads:
         thread.join(LONG)

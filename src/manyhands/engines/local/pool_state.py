@@ -75,6 +75,7 @@ class PoolState:
         self.queue: deque[Entry] = deque()  # plain calls, which nearly all are
         self._queued: dict[int, Entry] = {}  # what waits, withdrawn calls aside
         self._arrivals: deque[Entry] = deque()  # calls that are not plain, to be sorted
+        self._has_urgent_arrivals = False  # may also be said of some that were just sorted
         self._lanes: dict[tuple[int, int, Need], Lane] = {}
         self._plain = Lane(0, 0, ONE_CPU, self.queue)
         self._order: list[Lane] | None = None  # of the lanes; None where it is to be found anew
@@ -180,8 +181,11 @@ class PoolState:
             self.queue.append(entry)
         else:
             self._arrivals.append(entry)
+            if not entry.stage and (entry.options.priority > 0 or entry.depth):
+                self._has_urgent_arrivals = True
 
     def _sort_arrivals(self) -> None:
+        self._has_urgent_arrivals = False  # first, so that none is missed that comes meanwhile
         while self._arrivals:
             entry = self._arrivals.popleft()
             stage = self.stages.get(entry.stage) if entry.stage else None
@@ -219,10 +223,7 @@ class PoolState:
 
     def has_urgent(self) -> bool:
         """Whether calls have come that may go before others which are in flight already, and not begun."""
-        return any(
-            entry.stage == 0 and (entry.options.priority > 0 or entry.depth)
-            for entry in self._arrivals.copy()  # other threads add to it meanwhile
-        )
+        return self._has_urgent_arrivals and bool(self._arrivals)
 
     def has_waiting(self, stage: StageState) -> bool:
         """Whether calls to an actor wait."""

@@ -30,6 +30,8 @@ def _find_locks(arg: Any) -> Iterator[Hashable]:
             yield from _find_locks(part)
     elif isinstance(arg, DataNode):
         yield from _find_locks(arg.value)
-    elif type(arg) in (dict, list, tuple) and not _PLAIN.issuperset(map(type, arg)):
-        for part in arg.values() if type(arg) is dict else arg:
-            yield from _find_locks(part)
+    elif type(arg) in (dict, list, tuple):
+        parts = arg.values() if type(arg) is dict else arg
+        if not _PLAIN.issuperset(map(type, parts)):
+            for part in parts:
+                yield from _find_locks(part)

@@ -1,5 +1,6 @@
 """What the tests of the engine of threads share."""
 
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -40,3 +41,9 @@ def open_engine(sink: FakeSink) -> Iterator[Open]:
 @pytest.fixture
 def engine(open_engine: Open) -> ThreadsEngine:
     return open_engine()
+
+
+def list_threads(engine: ThreadsEngine) -> list[threading.Thread]:
+    """The threads of its workers, whatever others of them do meanwhile."""
+    with engine._pool.lock:
+        return engine._pool.crew.list_threads()

@@ -15,7 +15,7 @@ from manyhands.engines.threads import ThreadsEngine
 from manyhands.errors import WorkerDiedError, WorkerStartError
 from manyhands.testing.checks import wait_for
 from tests.unit.engines.sinks import LONG, Blocker, FakeSink, call
-from tests.unit.engines.threads.conftest import Open
+from tests.unit.engines.threads.conftest import Open, list_threads
 
 
 class FakeOwner:
@@ -76,7 +76,7 @@ def test_many_run_at_once_on_one_thread(open_engine: Open, sink: FakeSink) -> No
         engine.submit(call(key, meet, key))
     assert engine.wait_until(sink.has(*keys), LONG)
     assert len({sink.ends[key] for key in keys}) == 1
-    assert len(engine._pool.crew.list_threads()) == 1
+    assert len(list_threads(engine)) == 1
     blocker.may_end.set()
 
 

@@ -10,7 +10,7 @@ from manyhands.core.future import Future
 from manyhands.engines.threads import ThreadsEngine, overdue
 from manyhands.errors import CallInterrupted, CallTimeoutError, WorkerDiedError
 from tests.unit.engines.sinks import LONG, Blocker, FakeSink, Spinner, call, spin
-from tests.unit.engines.threads.conftest import Open
+from tests.unit.engines.threads.conftest import Open, list_threads
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_its_thread_runs_the_next_call(open_engine: Open, sink: FakeSink) -> Non
     keys = [*range(1, 11), *range(101, 111)]
     assert engine.wait_until(sink.has(*keys), LONG)
     assert all(sink.ends[key] == 499500 for key in range(101, 111))
-    assert len(engine._pool.crew.list_threads()) == 1
+    assert len(list_threads(engine)) == 1
 
 
 def test_time_counts_from_the_start(open_engine: Open, sink: FakeSink) -> None:
@@ -122,11 +122,11 @@ def test_what_does_not_yield_is_given_up(open_engine: Open, sink: FakeSink) -> N
 @pytest.mark.usefixtures("impatient")
 def test_a_thread_that_was_given_up_ends_with_its_call(open_engine: Open, sink: FakeSink) -> None:
     engine = open_engine(1)
-    (thread,) = engine._pool.crew.list_threads()
+    (thread,) = list_threads(engine)
     blocker = Blocker()
     engine.submit(call(1, blocker, timeout=0.03))
     assert engine.wait_until(sink.has(1), LONG)
-    assert thread not in engine._pool.crew.list_threads()
+    assert thread not in list_threads(engine)
     assert thread.is_alive()
     blocker.may_end.set()
     thread.join(LONG)

@@ -18,7 +18,7 @@ from manyhands.errors import (
     WorkerDiedError,
 )
 from tests.unit.engines.sinks import LONG, Blocker, FakeSink, Spinner, call, fail, spin
-from tests.unit.engines.threads.conftest import Open
+from tests.unit.engines.threads.conftest import Open, list_threads
 from tests.unit.engines.troupe import Cast, Counter, Picky
 
 
@@ -559,7 +559,7 @@ def test_a_close_lets_actors_go(open_engine: Open, sink: FakeSink) -> None:
     engine = open_engine(2)
     cast = Cast(engine, sink)
     cast.wait(cast.start())
-    threads = engine._pool.crew.list_threads()
+    threads = list_threads(engine)
     assert len(threads) == 3
     engine.close(LONG)
     assert not any(thread.is_alive() for thread in threads)

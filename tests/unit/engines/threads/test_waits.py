@@ -12,7 +12,7 @@ from manyhands.engines.threads import ThreadsEngine
 from manyhands.engines.threads.bell import Bell
 from manyhands.errors import CallInterrupted
 from tests.unit.engines.sinks import LONG, Blocker, FakeSink, Spinner, call
-from tests.unit.engines.threads.conftest import Open
+from tests.unit.engines.threads.conftest import Open, list_threads
 
 
 class Nest:
@@ -63,7 +63,7 @@ def test_recursion(open_engine: Open, sink: FakeSink, workers: int) -> None:
     assert engine.wait_until(sink.has(1), LONG, 1)
     assert sink.ends[1] == 89
     assert nest.most <= workers
-    assert len(engine._pool.crew.list_threads()) <= 40
+    assert len(list_threads(engine)) <= 40
 
 
 def test_calls_that_wait_for_any_of_theirs(open_engine: Open, sink: FakeSink) -> None:
