@@ -188,9 +188,7 @@ class Stages:
             self._graves[number] = error
             jobs = [] if stage is None else self._remove(stage, error)
             self._pool.dispatch()
-        for job in jobs:
-            self._pool.sink.take_failure(job.call.key, renew(error), None)
-        self.sweep()
+        self._refuse_all(jobs, error)
 
     def stop(self, number: int, *, kill: bool) -> None:
         """End an actor after its calls, or at once."""
@@ -203,9 +201,17 @@ class Stages:
                 return
             error = make_stop_error(stage.making.call)
             runs = [] if stage.life is None else self._pool.list_runs(stage.life)
+            # Before those end, or they would be followed by calls that wait.
+            jobs = self._remove(stage, error)
+            self._pool.dispatch()
         for run in runs:
             self._fail_run(run, renew(error), None)
-        self.bury(number, error)
+        self._refuse_all(jobs, error)
+
+    def _refuse_all(self, jobs: list[Job], error: BaseException) -> None:
+        for job in jobs:
+            self._pool.sink.take_failure(job.call.key, renew(error), None)
+        self.sweep()
 
     # What the pool tells, with the lock held.
 

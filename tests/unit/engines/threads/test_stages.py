@@ -450,6 +450,28 @@ def test_it_is_killed_at_once(cast: Cast) -> None:
     assert cast.sink.deaths == []
 
 
+def test_none_of_its_calls_begins_while_it_is_killed(
+    cast: Cast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spinner, blocker = Spinner(), Blocker()
+    cast.start()
+    running, waiting = cast.submit("run", spinner), cast.submit("run", blocker)
+    assert spinner.begun.wait(LONG)
+    pool = cast.engine._pool
+    stop = pool.overdue.stop
+
+    def stop_and_see(run: Any) -> None:
+        stop(run)
+        assert spinner.ended.wait(LONG)
+        settle(cast.engine, lambda: running not in pool.runs)
+
+    monkeypatch.setattr(pool.overdue, "stop", stop_and_see)
+    cast.engine.stop_actor(cast.number, kill=True)
+    assert isinstance(cast.wait(running), ActorDiedError)
+    assert isinstance(cast.wait(waiting), ActorDiedError)
+    assert not blocker.begun.is_set()
+
+
 def test_it_is_killed_while_it_is_made(cast: Cast) -> None:
     spinner = Spinner()
 
