@@ -40,10 +40,10 @@ def test_the_earliest_goes_first_whenever_it_was_given(timers: Timers) -> None:
 
         return call
 
-    timers.call_later(0.05, note(2))
+    timers.call_later(1.0, note(2))
     timers.call_later(3600, note(4))
     timers.call_later(0.02, note(1))  # for this the thread has to look up from its wait
-    timers.call_later(0.08, note(3))
+    timers.call_later(1.2, note(3))
     for _ in range(3):
         assert both.acquire(timeout=30)
     assert order == [1, 2, 3]
