@@ -127,7 +127,7 @@ class Session:
 
     def __init__(
         self,
-        engine: str | None = None,
+        engine: str | Engine | None = None,
         *,
         workers: int | None = None,
         initializer: Callable[..., object] | None = None,
@@ -146,11 +146,14 @@ class Session:
         self._is_closed = True  # until it is open
         check_beginning(initializer, start_method)
         name = engine if engine is not None else _choose_engine()
-        if not isinstance(name, str):
+        if isinstance(name, str):
+            self._engine: Engine = create_engine(name)
+        elif hasattr(name, "capabilities"):
+            self._engine = name
+        else:
             raise InvalidArgumentError(
                 f"engine={engine!r}: it is a name such as 'local', or left out"
             )
-        self._engine: Engine = create_engine(name)
         config = make_config(
             self._engine,
             workers=workers,
@@ -165,11 +168,11 @@ class Session:
             memory=memory,
             resources=resources,
         )
-        self._workers = config.workers
         self._opened = monotonic()
         self._closed_at: float | None = None
         self._pid = os.getpid()
         self._engine.start(config, self)
+        self._workers = config.workers  # a cluster has those that it has
         self._keys = count(self._engine.first_key)
         self._futures: dict[int, Future[Any]] = {}
         self._streams: WeakValueDictionary[int, Stream[Any]] = WeakValueDictionary()

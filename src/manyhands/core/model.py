@@ -201,6 +201,8 @@ class Capabilities:
 
     Attributes
     ----------
+    actors
+        Objects can live in workers, and calls to them.
     concurrent
         Calls run beside the caller: `submit` returns before they end.
     interrupts
@@ -211,11 +213,28 @@ class Capabilities:
         Pure Python code runs on several cores at once.
     pickles
         Arguments and results are copied through pickle, so a call cannot change what its caller holds.
+    resources
+        Calls may hold other amounts than one cpu, memory, devices and what else the session has.
+    shares
+        What is put to be written to is seen by all, as it is written.
+    staffs
+        The workers are the session's own: it makes them as it is told, and can replace them.
     stores
         Large values are kept in memory that workers share, under a limit, and go to disk past it.
     """
 
-    __slots__ = ("concurrent", "interrupts", "isolates", "parallel", "pickles", "stores")
+    __slots__ = (
+        "actors",
+        "concurrent",
+        "interrupts",
+        "isolates",
+        "parallel",
+        "pickles",
+        "resources",
+        "shares",
+        "staffs",
+        "stores",
+    )
 
     def __init__(
         self,
@@ -226,7 +245,15 @@ class Capabilities:
         concurrent: bool = True,
         interrupts: bool = False,
         stores: bool = False,
+        actors: bool = True,
+        resources: bool = True,
+        shares: bool = True,
+        staffs: bool = True,
     ) -> None:
+        self.actors = actors
+        self.resources = resources
+        self.shares = shares
+        self.staffs = staffs
         self.concurrent = concurrent
         self.interrupts = interrupts
         self.isolates = isolates

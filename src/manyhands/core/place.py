@@ -6,6 +6,7 @@ from _contextvars import ContextVar
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from manyhands.core.roles import Post, Putter
@@ -20,25 +21,45 @@ link: Any = None
 """In a worker that can ask its session for more calls: what the engine of nested sessions talks through."""
 
 
+class Late:
+    """Stands for a session that is opened once a call asks for it.
+
+    Parameters
+    ----------
+    get
+        Gives the session.
+    """
+
+    __slots__ = ("get",)
+
+    def __init__(self, get: Callable[[], Any]) -> None:
+        self.get = get
+
+
 class Place:
     """The call that this thread, or asyncio task, is at, in an engine whose calls run in the caller's process.
 
     Attributes
     ----------
     session
-        The one that the call belongs to, and that calls inside it use.
+        The one that the call belongs to, and that calls inside it use; given as a `Late` where it is not open yet.
     key : int
         The call's.
     post : Post or None
         What the call sends to its session while it runs.
     """
 
-    __slots__ = ("key", "post", "session")
+    __slots__ = ("_session", "key", "post")
 
     def __init__(self, session: Any, key: int, post: Post | None = None) -> None:
-        self.session = session
+        self._session = session
         self.key = key
         self.post = post
+
+    @property
+    def session(self) -> Any:
+        found = self._session
+        return found.get() if type(found) is Late else found
 
 
 here: ContextVar[Place | None] = ContextVar("manyhands_place", default=None)

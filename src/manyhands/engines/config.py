@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from manyhands.core.engine import Engine
 
+_CLUSTERS = ("dask", "ray", "parsl")
+"""Engines that use all workers that they find, where no number is given."""
+
 _START_METHODS = ("fork", "spawn")
 
 
@@ -75,6 +78,8 @@ def _check_workers(workers: int | None, engine: str) -> int:
     if workers is None:
         if engine == "nested":
             return int(place.link.settings["workers"])
+        if engine in _CLUSTERS:
+            return 0
         return 1 if engine == "inline" else count_cpus()
     if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
         raise InvalidArgumentError(

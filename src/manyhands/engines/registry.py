@@ -50,6 +50,7 @@ _BUILT_IN = {
         "manyhands.engines.inline:InlineEngine",
         "the caller itself, one call after the other",
     ),
+    "dask": ("manyhands.engines.dask:DaskEngine", "a Dask cluster: dask://HOST:PORT, dask://local"),
 }
 
 
@@ -82,6 +83,7 @@ def create_engine(name: str) -> Engine:
     """
     if name == "auto":
         name = choose_engine()
+    name, scheme, address = name.partition("://")
     if name == "nested":
         target: str | None = _NESTED
     else:
@@ -90,8 +92,8 @@ def create_engine(name: str) -> Engine:
         known = ", ".join(repr(info.name) for info in list_engines())
         raise UnknownEngineError(f"no engine is named {name!r}; there are {known}")
     module, _, attribute = target.partition(":")
-    factory: Callable[[], Engine] = getattr(import_module(module), attribute)
-    return factory()
+    factory: Callable[..., Engine] = getattr(import_module(module), attribute)
+    return factory(address) if scheme else factory()
 
 
 def _find_entry_points() -> dict[str, str]:

@@ -10,7 +10,18 @@ if TYPE_CHECKING:
 
     from manyhands.session import Session
 
-Need = Literal["concurrent", "interrupts", "isolates", "parallel", "pickles", "stores"]
+Need = Literal[
+    "actors",
+    "concurrent",
+    "interrupts",
+    "isolates",
+    "parallel",
+    "pickles",
+    "resources",
+    "shares",
+    "staffs",
+    "stores",
+]
 """The name of a capability; see `manyhands.core.model.Capabilities`."""
 
 

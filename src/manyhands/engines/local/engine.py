@@ -28,7 +28,7 @@ from manyhands.engines.local import messages as m
 from manyhands.engines.local.courier import Courier, LateStore
 from manyhands.engines.local.cpus import count_cpus
 from manyhands.engines.local.driver import Driver
-from manyhands.engines.local.echo import list_log_levels, warn, write
+from manyhands.core.echo import list_log_levels, warn, write
 from manyhands.engines.local.intake import Intake
 from manyhands.engines.local.limits import Limits
 from manyhands.engines.local.nesting import Nesting

@@ -1,17 +1,13 @@
-"""What a worker prints, logs and warns, on its way to the parent."""
+"""What a worker prints, on its way to the parent."""
 
 from __future__ import annotations
 
 import io
 import os
 import sys
-from _pickle import dumps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
-
     from _typeshed import ReadableBuffer
 
 
@@ -55,37 +51,3 @@ def flush() -> bool:
             continue
     wrote, _Output.wrote = _Output.wrote, False
     return wrote
-
-
-def forward_logging(levels: dict[str, int], send: Callable[[bytes], object]) -> None:
-    """Send every log record that passes the parent's levels to the parent, whose handlers see to it.
-
-    Parameters
-    ----------
-    levels
-        Of the parent's loggers that have one of their own; ``""`` is the root logger.
-    send
-        Takes a pickled dictionary of the record's attributes.
-    """
-    import logging
-
-    class Forward(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            try:
-                send(dumps(_flatten(record), 5))
-            except Exception:
-                self.handleError(record)
-
-    def _flatten(record: logging.LogRecord) -> dict[str, Any]:
-        state = {**record.__dict__, "msg": record.getMessage(), "args": None}
-        if record.exc_info:
-            state["exc_text"] = logging.Formatter().formatException(record.exc_info)
-            state["exc_info"] = None
-        for name, value in state.items():
-            if not isinstance(value, (str, int, float, bool, type(None))):
-                state[name] = str(value)
-        return state
-
-    logging.getLogger().addHandler(Forward())
-    for name, level in levels.items():
-        logging.getLogger(name or None).setLevel(level)

@@ -86,9 +86,9 @@ def serve(channel: Channel, life: int, region: int, settings: dict[str, Any]) ->
     os.lseek(region, m.REGION_SIZE, os.SEEK_SET)
     faulthandler.register(m.STACK_SIGNAL, file=region, all_threads=settings["is_host"])
     if settings["log_levels"] is not None:
-        stdio.forward_logging(
-            settings["log_levels"], lambda payload: channel.send((m.RECORD, payload))
-        )
+        from manyhands.core.logs import forward_logging
+
+        forward_logging(settings["log_levels"], lambda payload: channel.send((m.RECORD, payload)))
     os.register_at_fork(after_in_child=_forget_parent)
     if settings["authkey"] is not None:
         _share_authkey(settings["authkey"])

@@ -115,7 +115,7 @@ class _Counted:
         return self.value
 
 
-@case()
+@case("actors")
 def an_actor_that_cannot_be_made_says_why(open_session: OpenSession) -> None:
     """Where `__init__` raises, every call fails with ActorDiedError, which has that error as its cause."""
     with open_session(workers=2) as session:
@@ -130,7 +130,7 @@ def an_actor_that_cannot_be_made_says_why(open_session: OpenSession) -> None:
         check_equal({fact.state for fact in session.actors()}, {"dead"})
 
 
-@case()
+@case("actors")
 def a_stopped_actor_answers_before_it_ends(open_session: OpenSession) -> None:
     """`stop` ends an actor after the calls that it was given; later ones fail with ActorDiedError."""
     with open_session(workers=2), open_folder() as folder:
@@ -147,7 +147,7 @@ def a_stopped_actor_answers_before_it_ends(open_session: OpenSession) -> None:
         check_equal(work.Mark(folder).count("made"), len(_KINDS))
 
 
-@case("isolates")
+@case("actors", "isolates")
 def a_stopped_actor_leaves_nothing(open_session: OpenSession) -> None:
     """The process of an actor ends when the actor is stopped or killed."""
     with open_session(workers=2) as session, open_folder() as folder:
@@ -159,7 +159,7 @@ def a_stopped_actor_leaves_nothing(open_session: OpenSession) -> None:
         check_equal(session.submit(work.square, 3).result(LIMIT), 9)
 
 
-@case("concurrent")
+@case("actors", "concurrent")
 def a_killed_actor_ends_at_once(open_session: OpenSession) -> None:
     """`kill` ends an actor amid a call: that one and all that wait fail with ActorDiedError, and none is made again."""
     with open_session(workers=2) as session:
@@ -178,7 +178,7 @@ def a_killed_actor_ends_at_once(open_session: OpenSession) -> None:
         check_equal(session.submit(work.square, 3).result(LIMIT), 9)
 
 
-@case("isolates")
+@case("actors", "isolates")
 def a_dead_actor_says_so(open_session: OpenSession) -> None:
     """When the worker of an actor without `restarts` dies, its calls, running, waiting and to come, get an answer."""
     with open_session(workers=2) as session:
@@ -202,7 +202,7 @@ def a_dead_actor_says_so(open_session: OpenSession) -> None:
         check_equal({fact.state for fact in session.actors()}, {"dead"})
 
 
-@case("isolates")
+@case("actors", "isolates")
 def an_actor_is_made_again(open_session: OpenSession) -> None:
     """With `restarts` an actor whose worker died is made again of its arguments; calls that waited run, in order."""
     with open_session(workers=2) as session:
@@ -224,7 +224,7 @@ def an_actor_is_made_again(open_session: OpenSession) -> None:
                 check_equal([f.restarts for f in session.actors()][-1], 1)
 
 
-@case()
+@case("actors")
 def an_actor_that_exits_is_made_again(open_session: OpenSession) -> None:
     """A method that exits ends its actor, which is made again and listed as alive; calls after that go on."""
     with open_session(workers=1) as session, open_folder() as folder:
@@ -235,7 +235,7 @@ def an_actor_that_exits_is_made_again(open_session: OpenSession) -> None:
         check_equal([(f.state, f.restarts) for f in session.actors()], [("alive", 0)])
 
 
-@case()
+@case("actors")
 def a_handle_belongs_to_its_session(open_session: OpenSession) -> None:
     """Inside another session's block a handle means its own actor; after its session's end it says so."""
     with open_session(workers=1):
@@ -250,7 +250,7 @@ def a_handle_belongs_to_its_session(open_session: OpenSession) -> None:
         actor.stop()
 
 
-@case("isolates")
+@case("actors", "isolates")
 def restarts_end(open_session: OpenSession) -> None:
     """An actor that dies once more often than it may be made again is dead for all."""
     with open_folder() as folder, open_session(workers=2) as session:
@@ -264,7 +264,7 @@ def restarts_end(open_session: OpenSession) -> None:
         check_equal([(f.state, f.restarts) for f in session.actors()], [("dead", 0)])
 
 
-@case("isolates")
+@case("actors", "isolates")
 def an_idle_actor_is_made_again(open_session: OpenSession) -> None:
     """An actor whose process is killed between two calls is made again for the next one, which has its result."""
     with open_folder() as folder, open_session(workers=2):
@@ -279,7 +279,7 @@ def an_idle_actor_is_made_again(open_session: OpenSession) -> None:
         check_equal(mark.count("made"), 2)
 
 
-@case("isolates")
+@case("actors", "isolates")
 def the_state_of_an_actor_is_restored(open_session: OpenSession) -> None:
     """With `checkpoint` and `restore` an actor that is made again has the state after its last call."""
     with open_session(workers=2):
@@ -295,7 +295,7 @@ def the_state_of_an_actor_is_restored(open_session: OpenSession) -> None:
                 check_equal(work.Mark(folder).count("restored"), 3)
 
 
-@case("isolates")
+@case("actors", "isolates")
 def checkpoints_follow_their_rate(open_session: OpenSession) -> None:
     """`checkpoint_every` says after how many calls the state is kept, and without `restarts` it never is."""
     with open_folder() as folder, open_session(workers=2):
@@ -310,7 +310,7 @@ def checkpoints_follow_their_rate(open_session: OpenSession) -> None:
         check_equal(work.Mark(folder).count("kept"), 0)
 
 
-@case("isolates")
+@case("actors", "isolates")
 def large_states_are_restored(open_session: OpenSession) -> None:
     """What a checkpoint keeps may be megabytes."""
     with open_session(workers=2):
@@ -321,7 +321,7 @@ def large_states_are_restored(open_session: OpenSession) -> None:
         check_equal(actor.measure(), 4_000_000)
 
 
-@case("isolates")
+@case("actors", "isolates")
 def calls_of_actors_may_be_tried_again(open_session: OpenSession) -> None:
     """A call that was running when its actor died fails, unless its `worker_retries` say otherwise."""
     with open_folder() as folder, open_session(workers=2):
@@ -336,7 +336,7 @@ def calls_of_actors_may_be_tried_again(open_session: OpenSession) -> None:
         check_equal(work.Mark(folder).count("deaths"), 2)
 
 
-@case("isolates")
+@case("actors", "isolates")
 def an_exit_ends_an_actor(open_session: OpenSession) -> None:
     """`sys.exit` in a method is the death of the actor's worker, and the error has the code."""
     with open_folder() as folder, open_session(workers=2):
@@ -347,7 +347,7 @@ def an_exit_ends_an_actor(open_session: OpenSession) -> None:
             check_equal(actor.add(), 1)
 
 
-@case("concurrent")
+@case("actors", "concurrent")
 def methods_have_timeouts(open_session: OpenSession) -> None:
     """A method past its `timeout` is interrupted, its call fails, and the actor goes on with its state."""
     with open_session(workers=2):
@@ -364,7 +364,7 @@ def methods_have_timeouts(open_session: OpenSession) -> None:
                 check_equal(work.Mark(folder).count("made"), 1)
 
 
-@case("interrupts")
+@case("actors", "interrupts")
 def an_actor_that_hangs_is_made_again(open_session: OpenSession) -> None:
     """A method that does not yield at its `timeout` costs the actor its worker; others' calls are answered."""
     with open_session(workers=2):
@@ -387,7 +387,7 @@ def an_actor_that_hangs_is_made_again(open_session: OpenSession) -> None:
                     actor.kill()
 
 
-@case("interrupts")
+@case("actors", "interrupts")
 def an_async_actor_that_hangs_is_made_again(open_session: OpenSession) -> None:
     """The same for a coroutine method that blocks the loop."""
     with open_session(workers=2):
@@ -400,7 +400,7 @@ def an_async_actor_that_hangs_is_made_again(open_session: OpenSession) -> None:
                 check_equal(actor.echo(5), 5)
 
 
-@case("concurrent")
+@case("actors", "concurrent")
 def calls_of_actors_can_be_cancelled(open_session: OpenSession) -> None:
     """A call that waits for its turn is withdrawn and never runs; one that runs is interrupted; the actor goes on."""
     with open_session(workers=2):
@@ -424,7 +424,7 @@ def calls_of_actors_can_be_cancelled(open_session: OpenSession) -> None:
                 check_equal(mark.count("made"), 1)
 
 
-@case("isolates")
+@case("actors", "isolates")
 def a_stream_of_a_dead_actor_ends(open_session: OpenSession) -> None:
     """When an actor dies amid a stream, what it had yielded comes first, then the error."""
     with open_folder() as folder, open_session(workers=2):
@@ -436,7 +436,7 @@ def a_stream_of_a_dead_actor_ends(open_session: OpenSession) -> None:
         check_equal(actor.add(), 1)
 
 
-@case("isolates")
+@case("actors", "isolates")
 def callers_of_a_dead_actor_go_on(open_session: OpenSession) -> None:
     """Calls and other actors that wait for an actor that dies get its error, and may catch it."""
     with open_folder() as folder, open_session(workers=2) as session:

@@ -129,7 +129,7 @@ class _AsyncMeeting:
         return self.present
 
 
-@case()
+@case("actors")
 def an_actor_keeps_its_state(open_session: OpenSession) -> None:
     """The methods of an actor run on one object, which is made of the arguments of `start`."""
     with open_session(workers=2):
@@ -143,7 +143,7 @@ def an_actor_keeps_its_state(open_session: OpenSession) -> None:
             handle.stop()
 
 
-@case()
+@case("actors")
 def calls_of_one_caller_run_in_order(open_session: OpenSession) -> None:
     """An actor runs the calls of one caller one after another, in the order in which they were submitted."""
     with open_session(workers=2) as session:
@@ -159,7 +159,7 @@ def calls_of_one_caller_run_in_order(open_session: OpenSession) -> None:
             check_equal(own, [(number, x) for x in range(50)])
 
 
-@case("concurrent")
+@case("actors", "concurrent")
 def an_actor_runs_one_call_at_a_time(open_session: OpenSession) -> None:
     """Several callers' calls never run at once, unless the actor says so."""
     with open_folder() as folder, open_session(workers=2):
@@ -175,7 +175,7 @@ def an_actor_runs_one_call_at_a_time(open_session: OpenSession) -> None:
         check_equal((len(diary.read()), diary.count_most()), (60, 1))
 
 
-@case("isolates")
+@case("actors", "isolates")
 def an_actor_has_a_process_of_its_own(open_session: OpenSession) -> None:
     """Actors are neither in the caller's process nor in those of calls or of each other."""
     with open_session(workers=2) as session:
@@ -185,7 +185,7 @@ def an_actor_has_a_process_of_its_own(open_session: OpenSession) -> None:
         check(not pids & {work.get_pid(), *session.map(work.get_pid, range(50))}, "shares one")
 
 
-@case("concurrent")
+@case("actors", "concurrent")
 def actors_run_beside_a_busy_session(open_session: OpenSession) -> None:
     """An actor that says nothing of cpus answers though every worker is busy, and holds none up."""
     with open_folder() as folder, open_session(workers=1) as session:
@@ -198,7 +198,7 @@ def actors_run_beside_a_busy_session(open_session: OpenSession) -> None:
         busy.result(LIMIT)
 
 
-@case("concurrent")
+@case("actors", "concurrent")
 def an_actor_holds_what_it_needs(open_session: OpenSession) -> None:
     """An actor with `cpus` or named resources holds them as long as it lives; another waits until it is stopped."""
     with open_folder() as folder, open_session(workers=2, resources={"seat": 1}):
@@ -216,7 +216,7 @@ def an_actor_holds_what_it_needs(open_session: OpenSession) -> None:
         waiting.result(LIMIT)
 
 
-@case()
+@case("actors")
 def an_actor_too_large_says_so(open_session: OpenSession) -> None:
     """The calls of an actor that needs more than the session has fail, and say what there is."""
     with open_session(workers=1, resources={"seat": 1}):
@@ -231,7 +231,7 @@ def an_actor_too_large_says_so(open_session: OpenSession) -> None:
             check(word in text, f"no {word!r} in: {text}")
 
 
-@case()
+@case("actors")
 def arguments_of_actors_may_be_futures(open_session: OpenSession) -> None:
     """Futures and refs are arguments of `start` and of methods, and results of methods are arguments of calls."""
     with open_session(workers=2) as session:
@@ -249,7 +249,7 @@ def arguments_of_actors_may_be_futures(open_session: OpenSession) -> None:
         check_equal(counter.get(), 24)
 
 
-@case()
+@case("actors")
 def handles_travel(open_session: OpenSession) -> None:
     """A handle means the same actor in calls, in calls of calls, in other actors and as a result."""
     with open_session(workers=2) as session:
@@ -265,7 +265,7 @@ def handles_travel(open_session: OpenSession) -> None:
         check_equal(node.total(), 14)
 
 
-@case()
+@case("actors")
 def actors_make_calls(open_session: OpenSession) -> None:
     """A method may submit calls and wait for them, with one worker too."""
     with open_session(workers=1):
@@ -273,7 +273,7 @@ def actors_make_calls(open_session: OpenSession) -> None:
         check_equal([counter.add_below(x) for x in range(5)], [0, 1, 5, 14, 30])
 
 
-@case()
+@case("actors")
 def a_call_may_start_an_actor(open_session: OpenSession) -> None:
     """An actor that a call has started lives on after it, and answers whoever has its handle."""
     with open_session(workers=2) as session:
@@ -283,7 +283,7 @@ def a_call_may_start_an_actor(open_session: OpenSession) -> None:
         check_equal(mh.find_actor("born-in-a-call").get(), 7)
 
 
-@case()
+@case("actors")
 def actors_have_names(open_session: OpenSession) -> None:
     """`find_actor` finds an actor by its name, here and in calls; a name is free again when its actor is dead."""
     with open_session(workers=2) as session:
@@ -306,7 +306,7 @@ def actors_have_names(open_session: OpenSession) -> None:
         check(again != counter, "two actors are one")
 
 
-@case()
+@case("actors")
 def errors_leave_an_actor_alive(open_session: OpenSession) -> None:
     """What a method raises arrives as itself, and the actor goes on with the state that it then has."""
     with open_session(workers=2):
@@ -319,7 +319,7 @@ def errors_leave_an_actor_alive(open_session: OpenSession) -> None:
         check_equal(counter.add(), 2)
 
 
-@case()
+@case("actors")
 def unknown_methods_fail_here(open_session: OpenSession) -> None:
     """A method that the class has not, a private one, and an attribute are errors at once, which say what there is."""
     with open_session(workers=1):
@@ -330,7 +330,7 @@ def unknown_methods_fail_here(open_session: OpenSession) -> None:
             check("add" in str(caught.error), f"does not say what there is: {caught.error}")
 
 
-@case()
+@case("actors")
 def wrong_actors_fail_at_once(open_session: OpenSession) -> None:
     """What cannot be an actor, or be meant with one, is an error before any work."""
     options: Any
@@ -351,7 +351,7 @@ def wrong_actors_fail_at_once(open_session: OpenSession) -> None:
             mh.actor(_Counter, **unknown)
 
 
-@case()
+@case("actors")
 def actors_stream(open_session: OpenSession) -> None:
     """A generator method is streamed, changes the actor's state as it goes on, and ends when its stream is closed."""
     with open_session(workers=2) as session:
@@ -364,7 +364,7 @@ def actors_stream(open_session: OpenSession) -> None:
         check_equal(session.submit(_sum_counts, counter).result(LIMIT) > 0, True)
 
 
-@case("concurrent")
+@case("actors", "concurrent")
 def an_actor_may_run_threads(open_session: OpenSession) -> None:
     """With `max_concurrency` so many calls run at once, in threads, and no more."""
     with open_folder() as folder, open_session(workers=1):
@@ -380,7 +380,7 @@ def an_actor_may_run_threads(open_session: OpenSession) -> None:
         check(work.Diary(folder).count_most() <= 3, "more ran at once than may")
 
 
-@case("concurrent")
+@case("actors", "concurrent")
 def async_methods_run_at_once(open_session: OpenSession) -> None:
     """Many calls of ``async`` methods are under way at once, on one loop; plain methods run among them."""
     with open_session(workers=1):
@@ -395,7 +395,7 @@ def async_methods_run_at_once(open_session: OpenSession) -> None:
         check_equal(list(meeting.count_on.stream()), list(range(50)))
 
 
-@case("concurrent")
+@case("actors", "concurrent")
 def async_methods_have_a_limit(open_session: OpenSession) -> None:
     """`max_concurrency` holds for ``async`` methods too."""
     with open_session(workers=1):
@@ -406,7 +406,7 @@ def async_methods_have_a_limit(open_session: OpenSession) -> None:
         mh.gather(futures, timeout=LIMIT)
 
 
-@case()
+@case("actors")
 def methods_can_be_awaited(open_session: OpenSession) -> None:
     """A coroutine awaits the calls of actors, and takes their streams."""
 
@@ -419,7 +419,7 @@ def methods_can_be_awaited(open_session: OpenSession) -> None:
         check_equal(asyncio.run(asyncio.wait_for(use(), LIMIT)), list(range(1, 54)))
 
 
-@case("concurrent")
+@case("actors", "concurrent")
 def many_light_actors_call_each_other(open_session: OpenSession) -> None:
     """Fifty actors with `cpus=0` call each other, all at once and along a ring, and none waits for ever."""
     with open_session(workers=2):
@@ -437,7 +437,7 @@ def many_light_actors_call_each_other(open_session: OpenSession) -> None:
         check_equal(mh.gather(futures, timeout=LIMIT), expected)
 
 
-@case("isolates")
+@case("actors", "isolates")
 def light_actors_share_processes(open_session: OpenSession) -> None:
     """Two hundred light actors live in a few processes, each with a state of its own."""
     with open_session(workers=2) as session:
@@ -451,7 +451,7 @@ def light_actors_share_processes(open_session: OpenSession) -> None:
         check_equal(session.map(work.square, range(20)), [x * x for x in range(20)])
 
 
-@case()
+@case("actors")
 def actors_are_listed(open_session: OpenSession) -> None:
     """`session.actors()` tells class, name and state of every actor, in the order of their start."""
     with open_session(workers=2) as session:
@@ -467,7 +467,7 @@ def actors_are_listed(open_session: OpenSession) -> None:
         check("Counter" in repr(first) and "first" in repr(first), repr(first))
 
 
-@case()
+@case("actors")
 def actors_of_local_classes_live(open_session: OpenSession) -> None:
     """A class made inside a function, and a built-in one, make actors."""
     base = 100
@@ -483,7 +483,7 @@ def actors_of_local_classes_live(open_session: OpenSession) -> None:
         check_equal((values.index(3), values.pop()), (2, 3))
 
 
-@case("concurrent")
+@case("actors", "concurrent")
 def closing_the_session_ends_actors(open_session: OpenSession) -> None:
     """When a session closes its actors end, and calls that wait for them are cancelled."""
     with open_folder() as folder:

@@ -242,7 +242,7 @@ def an_awaited_call_can_be_cancelled_from_the_loop(open_session: OpenSession) ->
         check_equal(work.Mark(folder).count(5), 0)
 
 
-@case()
+@case("resources")
 def a_coroutine_holds_its_resources(open_session: OpenSession) -> None:
     """Coroutines that need a resource of which there is one run one after the other, and can do all that others can."""
     with (

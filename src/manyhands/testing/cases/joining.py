@@ -52,7 +52,7 @@ def returned_futures_form_chains(open_session: OpenSession) -> None:
         check_equal(session.submit(_factorial, 10).result(LIMIT), 3_628_800)
 
 
-@case("concurrent")
+@case("resources", "concurrent")
 def a_joined_call_holds_no_worker(open_session: OpenSession) -> None:
     """While the future that a call returned is not done, its worker and what it held are free for others."""
     with open_folder() as folder, open_session(workers=2, resources={"seat": 1}):

@@ -128,7 +128,7 @@ def no_more_compute_than_there_are_cpus(open_session: OpenSession) -> None:
             check(most <= workers, f"{most} computed at once, with {workers} cpus")
 
 
-@case("concurrent")
+@case("resources", "concurrent")
 def a_waiting_call_gives_its_cpus_up(open_session: OpenSession) -> None:
     """A call that holds all cpus of the session may wait for calls that need all of them."""
     with open_session(workers=2):

@@ -229,7 +229,7 @@ def copy_gives_each_reader_its_own(open_session: OpenSession) -> None:
         check(large.get() == block == _BLOCK, "a reader's change is seen")
 
 
-@case()
+@case("shares")
 def writable_lets_all_see_changes(open_session: OpenSession) -> None:
     """With `writable=True` what one call writes is seen by the next, and by the caller."""
     for size in (100, 100_000):

@@ -14,7 +14,7 @@ from manyhands.testing.faults import Damage, RunningFault
 _MEGABYTE = 1_000_000
 
 
-@case("concurrent")
+@case("resources", "concurrent")
 def named_resources_hold(open_session: OpenSession) -> None:
     """Of calls that hold a named resource as many run at once as the session has of it, and others run beside them."""
     with open_folder() as folder, open_session(workers=3, resources={"seat": 2}) as session:
@@ -37,7 +37,7 @@ def named_resources_hold(open_session: OpenSession) -> None:
         check(diary.count_most("item") <= 2, "more items were seated than there are seats")
 
 
-@case("concurrent")
+@case("resources", "concurrent")
 def resources_come_back(open_session: OpenSession) -> None:
     """What a call held is free when it has failed, was cancelled, or ran out of time."""
     with open_folder() as folder, open_session(workers=2, resources={"seat": 1}):
@@ -52,7 +52,7 @@ def resources_come_back(open_session: OpenSession) -> None:
         check_equal(waiting.result(LIMIT), 9)
 
 
-@case("isolates")
+@case("resources", "isolates")
 def resources_come_back_from_the_dead(open_session: OpenSession) -> None:
     """What a call held is free when its worker has died."""
     with open_session(workers=2, resources={"seat": 1}):
@@ -63,7 +63,7 @@ def resources_come_back_from_the_dead(open_session: OpenSession) -> None:
             check_equal(mh.task(work.square, cpus=2, **options).submit(3).result(LIMIT), 9)
 
 
-@case()
+@case("resources")
 def what_a_session_has_not_is_told_at_once(open_session: OpenSession) -> None:
     """A call that needs more of something than there ever is fails at once, and the error says what there is."""
     options: Any
@@ -84,7 +84,7 @@ def what_a_session_has_not_is_told_at_once(open_session: OpenSession) -> None:
         check_equal(fitting.submit(3).result(LIMIT), 9)
 
 
-@case("concurrent")
+@case("resources", "concurrent")
 def memory_is_admitted(open_session: OpenSession) -> None:
     """Calls run at once only as far as the memory that they say they take is there together."""
     with open_folder() as folder, open_session(workers=3, memory="1GB"):
@@ -101,7 +101,7 @@ def memory_is_admitted(open_session: OpenSession) -> None:
         check_equal(diary.count_most("large"), 1)
 
 
-@case("isolates")
+@case("resources", "isolates")
 def a_call_past_its_memory_is_ended(open_session: OpenSession) -> None:
     """A call that takes more than its `memory` fails with OutOfMemoryError, which names sizes; others go on."""
     with open_folder() as folder, open_session(workers=2) as session:
@@ -119,7 +119,7 @@ def a_call_past_its_memory_is_ended(open_session: OpenSession) -> None:
         check_equal(session.submit(work.square, 3).result(LIMIT), 9)
 
 
-@case("isolates")
+@case("resources", "isolates")
 def devices_are_visible_to_their_call(open_session: OpenSession) -> None:
     """A call with `gpus` sees its devices and no others, and calls at the same time have different ones."""
     with open_folder() as folder, open_session(workers=3, gpus=2):
@@ -136,7 +136,7 @@ def devices_are_visible_to_their_call(open_session: OpenSession) -> None:
         check_equal(mh.task(_show_devices, gpus=2).submit(gate).result(LIMIT), "0,1")
 
 
-@case("isolates")
+@case("resources", "isolates")
 def calls_may_share_a_device(open_session: OpenSession) -> None:
     """Calls with fractions of a device run at once on one as far as they fit, and leave whole ones free."""
     with open_folder() as folder, open_session(workers=5, gpus=["3", "7"]):
@@ -156,7 +156,7 @@ def calls_may_share_a_device(open_session: OpenSession) -> None:
         check(waiting.result(LIMIT) in ("3", "7"), "sees none of the devices")
 
 
-@case("isolates")
+@case("resources", "isolates")
 def calls_without_devices_see_what_the_program_sees(open_session: OpenSession) -> None:
     """What a call with `gpus` was shown stays with it: the next one in the worker finds the variables as they were."""
     with open_session(workers=1, gpus=2) as session:
@@ -168,7 +168,7 @@ def calls_without_devices_see_what_the_program_sees(open_session: OpenSession) -
                 check_equal(session.submit(_find_shown).result(LIMIT), before)
 
 
-@case()
+@case("resources")
 def wrong_resources_of_a_session_fail_at_once(open_session: OpenSession) -> None:
     """A session whose resources cannot be meant does not open."""
     options: Any

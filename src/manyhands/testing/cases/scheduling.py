@@ -74,7 +74,7 @@ def maps_have_priorities(open_session: OpenSession) -> None:
         check(lines.index("0") <= 1, f"the map's item did not go first: {lines}")
 
 
-@case("concurrent")
+@case("resources", "concurrent")
 def a_call_may_need_all_cpus(open_session: OpenSession) -> None:
     """A call with `cpus=2` of a session that has two runs alone, and ordinary calls beside each other."""
     with open_folder() as folder, open_session(workers=2):
@@ -90,7 +90,7 @@ def a_call_may_need_all_cpus(open_session: OpenSession) -> None:
         check(diary.count_most() <= 2, "more ran at once than there are cpus")
 
 
-@case("concurrent")
+@case("resources", "concurrent")
 def calls_may_share_a_cpu(open_session: OpenSession) -> None:
     """Of calls with `cpus=0.5` twice as many run at once as the session has cpus, and no more."""
     with open_folder() as folder, open_session(workers=2):
@@ -109,7 +109,7 @@ def calls_may_share_a_cpu(open_session: OpenSession) -> None:
         check(diary.count_most("half") <= 4, "more ran at once than have room")
 
 
-@case("concurrent")
+@case("resources", "concurrent")
 def a_call_may_need_no_cpu(open_session: OpenSession) -> None:
     """Calls with `cpus=0` run beside a session whose workers are all busy."""
     with open_folder() as folder, open_session(workers=2) as session:
@@ -124,7 +124,7 @@ def a_call_may_need_no_cpu(open_session: OpenSession) -> None:
         check_equal(mh.gather(busy, timeout=LIMIT), [0, 1])
 
 
-@case("concurrent")
+@case("resources", "concurrent")
 def small_calls_do_not_starve_a_large_one(open_session: OpenSession) -> None:
     """A call that needs all cpus gets its turn, though small ones come without end."""
     with open_folder() as folder, open_session(workers=2) as session:
@@ -145,7 +145,7 @@ def small_calls_do_not_starve_a_large_one(open_session: OpenSession) -> None:
         _check_alone(diary.read(), "large")
 
 
-@case("concurrent")
+@case("resources", "concurrent")
 def large_calls_do_not_starve_small_ones(open_session: OpenSession) -> None:
     """A small call gets its turn, though large ones come without end."""
     with open_folder() as folder, open_session(workers=2):
@@ -164,7 +164,7 @@ def large_calls_do_not_starve_small_ones(open_session: OpenSession) -> None:
             check(submitted < 5000, "thousands of large calls went before the small one")
 
 
-@case("concurrent")
+@case("resources", "concurrent")
 def maps_hold_cpus_too(open_session: OpenSession) -> None:
     """`cpus` of a map is what each of its items holds."""
     with open_folder() as folder, open_session(workers=2) as session:
@@ -177,7 +177,7 @@ def maps_hold_cpus_too(open_session: OpenSession) -> None:
         check(other.count_most() <= 4, "more ran at once than have room")
 
 
-@case()
+@case("resources")
 def calls_too_large_fail_at_once(open_session: OpenSession) -> None:
     """A call that needs more cpus than there are fails at once, though all are busy, and says how many there are."""
     with open_folder() as folder, open_session(workers=2) as session:

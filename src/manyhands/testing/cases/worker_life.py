@@ -14,7 +14,7 @@ from manyhands.testing.checks import LIMIT, check, check_equal, expect, open_fol
 _GROUP = 4
 
 
-@case("isolates")
+@case("staffs", "isolates")
 def the_initializer_runs_in_every_worker(open_session: OpenSession) -> None:
     """Workers that come later have run the initializer too: for calls that wait, after a restart, for actors."""
     with (
@@ -38,7 +38,7 @@ def the_initializer_runs_in_every_worker(open_session: OpenSession) -> None:
         check_equal(set(work.Diary(folder, "starts").read()) >= {str(actor.get_pid())}, True)
 
 
-@case("isolates")
+@case("staffs", "isolates")
 def workers_are_replaced_after_so_many_calls(open_session: OpenSession) -> None:
     """With `max_calls_per_worker` no process runs more calls than that, and every call has its result."""
     with open_session(workers=2, max_calls_per_worker=_GROUP) as session:
@@ -52,7 +52,7 @@ def workers_are_replaced_after_so_many_calls(open_session: OpenSession) -> None:
         check_equal(str(error), "x")
 
 
-@case("isolates")
+@case("staffs", "isolates")
 def one_call_per_worker_is_possible(open_session: OpenSession) -> None:
     """With `max_calls_per_worker=1` each call has a process of its own, also one that calls others."""
     with open_session(workers=2, max_calls_per_worker=1) as session:
@@ -61,7 +61,7 @@ def one_call_per_worker_is_possible(open_session: OpenSession) -> None:
         check_equal(session.submit(work.descend, 2, "submit").result(LIMIT), 2)
 
 
-@case("isolates")
+@case("staffs", "isolates")
 def workers_come_when_calls_wait(open_session: OpenSession) -> None:
     """With `min_workers` others come as calls wait, up to `workers`, and go again when there is nothing to do."""
     with open_folder() as folder, open_session(workers=3, min_workers=1) as session:
@@ -78,7 +78,7 @@ def workers_come_when_calls_wait(open_session: OpenSession) -> None:
         check_equal(session.report().deaths, 0)
 
 
-@case("isolates")
+@case("staffs", "isolates")
 def a_session_may_keep_no_worker(open_session: OpenSession) -> None:
     """With `min_workers=0` workers come for the first call, and again after they went."""
     with open_session(workers=2, min_workers=0) as session:
@@ -102,7 +102,7 @@ def wrong_numbers_of_workers_fail_at_once(open_session: OpenSession) -> None:
             open_session(workers=2, **options).close()
 
 
-@case("isolates")
+@case("staffs", "isolates")
 def workers_can_be_restarted(open_session: OpenSession) -> None:
     """After `restart_workers` calls run in fresh processes; one that was running ends in its own."""
     with open_folder() as folder, open_session(workers=2) as session:
@@ -120,7 +120,7 @@ def workers_can_be_restarted(open_session: OpenSession) -> None:
         wait_for(lambda: not any(map(_lives, {*before, old} - after)), "the old workers went")
 
 
-@case("isolates")
+@case("staffs", "isolates")
 def a_call_may_restart_the_workers(open_session: OpenSession) -> None:
     """In a call, and while calls wait, `restart_workers` loses none."""
     with open_session(workers=2) as session:
@@ -133,7 +133,7 @@ def a_call_may_restart_the_workers(open_session: OpenSession) -> None:
         check_equal(session.report().deaths, 0)
 
 
-@case("isolates")
+@case("staffs", "isolates")
 def workers_can_be_pinned(open_session: OpenSession) -> None:
     """With `pin` each worker keeps to one core, and workers share cores only where there are too few."""
     with open_folder() as folder, open_session(workers=2, pin=True) as session:

@@ -1,0 +1,1 @@
+"""What the engines share whose workers are those of another library's cluster."""

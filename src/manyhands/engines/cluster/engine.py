@@ -1,0 +1,637 @@
+"""What is the same for the engines whose workers are another library's: calls under way, messages, values."""
+
+from __future__ import annotations
+
+import os
+import threading
+from itertools import count
+from time import monotonic
+
+from manyhands.core import place
+from manyhands.core.echo import list_log_levels, write
+from manyhands.core.exceptions import unpack_exception
+from manyhands.core.functions import FunctionTable
+from manyhands.core.model import Capabilities, EngineStats, MemoryFacts
+from manyhands.core.modules import ModuleSurvey
+from manyhands.core.parcels import Input
+from manyhands.core.refs import Record, Ref, name_type
+from manyhands.core.resources import ONE_CPU
+from manyhands.core.run import get_own_run, guard
+from manyhands.core.serialize import INLINE_BYTES, Serializer
+from manyhands.engines.cluster.gate import Gate
+from manyhands.engines.cluster.keeper import ClusterKeeper
+from manyhands.engines.cluster.packed import LOOSE, Packed, Slot, list_slots
+from manyhands.engines.cluster.station import CallFailed, StationRun
+from manyhands.engines.cluster.task import Settings, Task
+from manyhands.errors import (
+    InvalidArgumentError,
+    UnloadableError,
+    UnsupportedError,
+    WorkerDiedError,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any, Protocol
+
+    from manyhands.core.engine import Sink
+    from manyhands.core.model import ActorPlace, Call, CallOptions, EngineConfig
+
+    class Cluster(Protocol):
+        """What an engine's own library does for a session.
+
+        Attributes
+        ----------
+        name
+            Of the engine.
+        capabilities
+        """
+
+        name: str
+        capabilities: Capabilities
+
+        def connect(
+            self, workers: int, settings: Settings, topic: str, take: Callable[..., None]
+        ) -> int:
+            """Reach the workers, have a `Station` on each, and have messages of `topic` given to `take`.
+
+            Parameters
+            ----------
+            workers
+                How many calls may run at a time; 0 for as many as the cluster allows.
+
+            Returns
+            -------
+            int
+                How many do.
+
+            Raises
+            ------
+            WorkerStartError
+            """
+
+        def launch(
+            self, task: Task, inputs: list[Any], options: CallOptions, on_end: Callable[[Any], None]
+        ) -> Any:
+            """Have a worker run a task, given handles of its inputs; the handle of its result.
+
+            `on_end` is called with that from any thread, once, when the task has ended.
+            """
+
+        def explain_end(self, native: Any) -> BaseException | None:
+            """What a task failed with that has ended; None where it has its result."""
+
+        def fetch(self, native: Any) -> Packed:
+            """The value behind a handle."""
+
+        def hold(self, native: Any) -> Any:
+            """A handle that keeps its value in the cluster, for one that has come in a message."""
+
+        def store(self, packed: Packed) -> Any:
+            """Put a value into the cluster; its handle."""
+
+        def ask(self, method: str, *args: Any) -> list[Any]:
+            """Call a method of the session's stations, wherever there are some; what they answer."""
+
+        def follow(self, native: Any, on_end: Callable[[Any], None]) -> Any:
+            """The handle of a result that another session of the cluster waits for; see `launch`."""
+
+        def drop(self, natives: list[Any]) -> None:
+            """Have tasks given up that have not begun."""
+
+        def leave(self) -> None:
+            """In a call that waits: let another call run in its place."""
+
+        def enter(self) -> None:
+            """In a call that has waited: wait for a place to go on."""
+
+        def close(self, natives: list[Any]) -> None:
+            """Give up what has not ended, leave the cluster, and end it where it was begun for this session."""
+
+
+class LostWorkerError(WorkerDiedError):
+    """The worker that a call was given to has ended.
+
+    Attributes
+    ----------
+    worker
+        What the cluster called it.
+    """
+
+    def __init__(self, message: str, worker: str) -> None:
+        super().__init__(message)
+        self.worker = worker
+
+
+class Result:
+    """A result of a call that has ended, before anybody has read it.
+
+    Attributes
+    ----------
+    native
+        The cluster's handle.
+    packed
+        The value, where it is here; None where it is not.
+    kept
+        What its call was given: refs among that may come back, and have to be there until the result is read.
+    """
+
+    __slots__ = ("kept", "native", "packed")
+
+    def __init__(self, native: Any, packed: Packed | None, kept: object = None) -> None:
+        self.native = native
+        self.packed = packed
+        self.kept = kept
+
+
+class _Attempt:
+    """A call as it was sent, in case that it is sent again."""
+
+    __slots__ = ("arguments", "function", "inputs", "is_async", "key", "name", "options")
+
+    def __init__(
+        self,
+        key: int,
+        name: str,
+        function: tuple[str, int, Packed],
+        arguments: Packed,
+        inputs: list[Any],
+        options: CallOptions,
+        *,
+        is_async: bool,
+    ) -> None:
+        self.key = key
+        self.name = name
+        self.is_async = is_async
+        self.function = function
+        self.arguments = arguments
+        self.inputs = inputs
+        self.options = options
+
+    @property
+    def kept(self) -> object:
+        """The handles of all refs in it."""
+        return self.inputs, self.arguments.stubs, self.function[2].stubs
+
+
+class _Flight:
+    """An attempt that the cluster has."""
+
+    __slots__ = ("attempt", "id", "native", "packed")
+
+    def __init__(self, id: str, attempt: _Attempt) -> None:
+        self.id = id
+        self.attempt = attempt
+        self.native: Any = None
+        self.packed: Packed | None = None
+
+
+class ClusterEngine:
+    """Runs calls on the workers of a cluster; see `manyhands.core.engine.Engine` for the members.
+
+    Parameters
+    ----------
+    cluster
+    station
+        In a worker, that of the session that the calls belong to in the end.
+    """
+
+    def __init__(self, cluster: Cluster, settings: Settings | None = None) -> None:
+        self._cluster = cluster
+        self._settings = settings
+        self._is_nested = settings is not None
+        # Calls that calls make have numbers of their own, whoever makes them.
+        self.first_key = (int.from_bytes(os.urandom(4), "big") << 32) + 1 if settings else 1
+
+    @property
+    def name(self) -> str:
+        """Of the cluster's library."""
+        return self._cluster.name
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What is possible there."""
+        return self._cluster.capabilities
+
+    def start(self, config: EngineConfig, sink: Sink) -> None:
+        _refuse_settings(config, self.name)
+        self._sink = sink
+        self._topic = f"manyhands-{os.urandom(6).hex()}"
+        self._numbers = count(1)
+        self._values = count(int.from_bytes(os.urandom(6), "big") << 16)
+        self._flights: dict[int, _Flight] = {}
+        self._keys: dict[str, int] = {}
+        self._joined: dict[str, Any] = {}
+        self._marks: dict[str, set[str] | None] = {}  # what workers were at that are gone
+        self._reading = threading.Lock()
+        self._change = threading.Condition(threading.RLock())
+        self._stats = EngineStats()
+        self._is_closed = False
+        survey = ModuleSurvey()
+        self._serializer = Serializer(survey.travels_by_value, lambda: LOOSE, self._topic)
+        self._functions = FunctionTable(self._serializer, survey.travels_by_value)
+        self._keeper = ClusterKeeper(self._fetch, self._hold)
+        begin = monotonic()
+        if self._settings is None:
+            self._settings = Settings(
+                self._topic,
+                config.workers,
+                self._pack_initializer(config),
+                list_log_levels(),
+            )
+        there = self._cluster.connect(config.workers, self._settings, self._topic, self._take)
+        is_limited = 0 < config.workers < there and not self._is_nested
+        self._gate = Gate(config.workers if is_limited else None)
+        config.workers = config.workers if is_limited else there
+        self._stats.starting = monotonic() - begin
+
+    def _pack_initializer(self, config: EngineConfig) -> Packed | None:
+        if config.initializer is None:
+            return None
+        beginning = config.initializer, config.initargs
+        return Packed.of(self._serializer.dump(beginning, "the initializer"))
+
+    # Calls.
+
+    def submit(self, call: Call) -> None:
+        with guard():
+            self._refuse(call)
+            function = self._functions.register(call.fn)
+            payload = self._serializer.dump_arguments(call.args, call.kwargs)
+            attempt = _Attempt(
+                call.key,
+                call.options.name or function.name,
+                (self._topic, function.key, Packed.of(function.payload)),
+                Packed.of(payload),
+                [slot.native for slot in list_slots(payload)],
+                call.options,
+                is_async=function.is_async,
+            )
+            self._enter(attempt)
+
+    def resubmit(self, key: int, attempt: _Attempt) -> None:  # noqa: ARG002 - the attempt knows it
+        with guard():
+            self._enter(attempt)
+
+    def _enter(self, attempt: _Attempt) -> None:
+        flight = _Flight(f"{self._topic}-{next(self._numbers)}", attempt)
+        with self._change:
+            self._flights[attempt.key] = flight
+            self._keys[flight.id] = attempt.key
+        # Coroutines share a worker, many at a time.
+        with self._change:
+            goes = attempt.is_async or self._gate.admit(attempt.key, attempt.options.priority)
+        if goes:
+            self._launch(flight)
+
+    def _launch(self, flight: _Flight) -> None:
+        assert self._settings is not None
+        attempt, options = flight.attempt, flight.attempt.options
+        task = Task(
+            self._settings.session,
+            flight.id,
+            self._topic,
+            attempt.key,
+            attempt.name,
+            attempt.function,
+            attempt.arguments,
+            options.timeout,
+            options.window,
+        )
+        try:
+            flight.native = self._cluster.launch(
+                task, attempt.inputs, options, lambda ended: self._take_end(flight, ended)
+            )
+        except BaseException:
+            self._land(attempt.key, flight)
+            raise
+
+    def _launch_anew(self, flight: _Flight) -> None:
+        with self._change:
+            if self._flights.get(flight.attempt.key) is not flight:
+                return
+            self._keys.pop(flight.id, None)
+            flight.id = f"{self._topic}-{next(self._numbers)}"
+            self._keys[flight.id] = flight.attempt.key
+        self._launch(flight)
+
+    def _land(self, key: int, flight: _Flight) -> bool:
+        """The cluster has a call no more; False where that was known."""
+        with self._change:
+            if self._flights.get(key) is not flight:
+                return False
+            del self._flights[key]
+            self._keys.pop(flight.id, None)
+        self._leave_gate(key)
+        return True
+
+    def _leave_gate(self, key: int) -> None:
+        """A call needs its place no more: another one goes."""
+        with self._change:
+            others = self._gate.leave(key)
+        for other in others:
+            flight = self._flights.get(other)
+            if flight is not None:
+                try:
+                    self._launch(flight)
+                except Exception as error:
+                    self._sink.take_failure(other, error, None)
+
+    def explain_misfit(self, call: Call) -> str | None:  # noqa: ARG002 - `submit` says what cannot be
+        return None
+
+    def _refuse(self, call: Call) -> None:
+        options = call.options
+        if options.need is not ONE_CPU:
+            raise UnsupportedError(
+                f"{call.options.name or self._functions.register(call.fn).name}: the engine {self.name!r} has no "
+                f"resources for calls yet (cpus, gpus, memory, resources); the engines 'local' and 'threads' have"
+            )
+
+    def _take_end(self, flight: _Flight, native: Any) -> None:
+        key = flight.attempt.key
+        joined = self._joined.pop(flight.id, None)
+        if joined is not None:
+            flight.packed = None
+            self._leave_gate(key)
+            flight.native = self._cluster.follow(
+                joined, lambda ended: self._take_end(flight, ended)
+            )
+            return
+        error = self._cluster.explain_end(native)
+        if isinstance(error, LostWorkerError) and not self._was_at(error.worker, flight.id):
+            self._launch_anew(flight)  # it had not begun, and its worker's end is none of its own
+            return
+        if not self._land(key, flight):
+            return
+        if error is None:
+            self._sink.take_results([(key, Result(native, flight.packed, flight.attempt.kept))])
+        else:
+            attempt = flight.attempt if _is_repeatable(error) else None
+            self._sink.take_failure(key, self._translate(error, flight), attempt)
+        self.rouse()
+
+    def _was_at(self, worker: str, id: str) -> bool:
+        """Whether a worker that is gone had begun a call, or may have."""
+        with self._reading:
+            if worker not in self._marks:
+                answers = self._cluster.ask("read_marks", worker)
+                self._marks[worker] = set(answers[0]) if answers else None
+            begun = self._marks[worker]
+        return begun is None or id in begun
+
+    def _translate(self, error: BaseException, flight: _Flight) -> BaseException:
+        if isinstance(error, CallFailed):
+            return unpack_exception(error.packed)
+        if isinstance(error, LostWorkerError):
+            error = WorkerDiedError(str(error))
+            error.call, error.key = flight.attempt.name, flight.attempt.key
+            self._stats.deaths += 1
+        return error
+
+    # Messages of stations.
+
+    def _take(self, kind: str, *fields: Any) -> None:
+        """A message has come; called in a thread of the cluster's library, which must not wait."""
+        if kind == "print":
+            write(*fields)
+            return
+        if kind == "log":
+            write("logging", *fields)
+            return
+        id, *rest = fields
+        key = self._keys.get(id)
+        flight = self._flights.get(key) if key is not None else None
+        if flight is None or key is None:
+            return
+        if kind == "item":
+            self._sink.take_item(key, Result(None, rest[0]))
+            self.rouse()
+        elif kind == "end":
+            seconds, packed = rest
+            self._stats.computing += seconds
+            if isinstance(packed, Packed):
+                flight.packed = packed
+        elif kind == "join":
+            self._joined[id] = rest[0]
+        elif kind == "late":
+            self._give_up(key, flight, unpack_exception(rest[0]))
+
+    def _give_up(self, key: int, flight: _Flight, error: BaseException) -> None:
+        """A call ends with an error, whatever its worker does."""
+        if not self._land(key, flight):
+            return
+        self._stats.deaths += 1
+        threading.Thread(target=self._cluster.drop, args=([flight.native],), daemon=True).start()
+        self._sink.take_failure(key, error, flight.attempt)
+        self.rouse()
+
+    # What becomes of values.
+
+    def load(self, value: Any) -> tuple[Any, BaseException | None]:
+        try:
+            packed = value.packed if value.packed is not None else self._fetch(value.native)
+            return packed.load(self._keeper.adopt), None
+        except CallFailed as failure:
+            return None, unpack_exception(failure.packed)
+        except WorkerDiedError as lost:
+            return None, lost
+        except Exception as cause:
+            error = UnloadableError(
+                f"a result arrived and could not be rebuilt here: {type(cause).__name__}: {cause}"
+            )
+            error.__cause__ = cause
+            return None, error
+
+    def _fetch(self, native: Any) -> Packed:
+        if isinstance(native, Packed):
+            return native
+        if get_own_run() is None:
+            return self._cluster.fetch(native)
+        self._cluster.leave()
+        try:
+            return self._cluster.fetch(native)
+        finally:
+            self._cluster.enter()
+
+    def _hold(self, native: Any) -> Any:
+        return native if isinstance(native, Packed) else self._cluster.hold(native)
+
+    def forward(self, value: Any) -> Any:
+        native = value.content[1] if isinstance(value, Record) else value.native
+        return Input(Slot(native))  # type: ignore[arg-type]
+
+    def put(self, value: Any, *, writable: bool, copy: bool) -> Ref[Any]:
+        if writable and copy:
+            raise InvalidArgumentError(
+                "writable=True and copy=True exclude each other: a change is seen by all, or by nobody else"
+            )
+        if writable:
+            raise UnsupportedError(
+                f"writable=True: the workers of the engine {self.name!r} share no memory; those of 'local' do"
+            )
+        with guard():
+            payload = self._serializer.dump(value, "the value")
+            packed = Packed.of(payload, is_private=copy)
+            native = packed if packed.nbytes <= INLINE_BYTES else self._cluster.store(packed)
+            stub = next(self._values), native, name_type(value), packed.nbytes
+            return self._keeper.hand_out(self._keeper.adopt(stub))
+
+    def allocate(self, size: int) -> Any:  # noqa: ARG002 - no memory is shared
+        return None
+
+    def describe_memory(self) -> MemoryFacts:
+        return MemoryFacts()
+
+    def get_native(self, future: Any) -> Any:
+        """In a worker: the cluster's handle of what a future of this session will give; None where there is none."""
+        if getattr(future, "owner", None) is not self._sink:
+            return None
+        flight = self._flights.get(future.key)
+        if flight is None or flight.attempt.options.policy.retries:
+            return None
+        return flight.native
+
+    # Calls that are to end.
+
+    def cancel(self, keys: Iterable[int], *, running: bool = False) -> set[int]:
+        with guard():
+            with self._change:
+                flights = {key: self._flights[key] for key in keys if key in self._flights}
+            if not flights:
+                return set()
+            with self._change:
+                self._gate.withdraw(flights)
+            ids = [flight.id for flight in flights.values() if flight.native is not None]
+            begun: set[str] = set()
+            if ids:
+                begun = begun.union(*self._cluster.ask("withdraw", ids))
+            withdrawn = {
+                key: flight
+                for key, flight in flights.items()
+                if (running or flight.id not in begun) and self._land(key, flight)
+            }
+            running_ids = [f.id for f in withdrawn.values() if f.id in begun]
+            if running_ids:
+                self._cluster.ask("interrupt", running_ids)
+            launched = [f.native for f in withdrawn.values() if f.native is not None]
+            if launched:
+                self._cluster.drop(launched)
+            return set(withdrawn)
+
+    def is_running(self, key: int) -> bool:
+        flight = self._flights.get(key)
+        if flight is None or flight.native is None:
+            return False
+        return any(flight.id in ids for ids in self._cluster.ask("list_running"))
+
+    def grant(self, key: int, items: int) -> None:
+        flight = self._flights.get(key)
+        if flight is not None:
+            with guard():
+                self._cluster.ask("grant", flight.id, items)
+
+    # The session.
+
+    def ask(self, question: str, *args: Any) -> Any:
+        return self._sink.answer(question, *args)
+
+    def look(self) -> None:
+        """Messages are taken in by the cluster's own threads."""
+
+    def attend(self) -> None:
+        """As with `look`."""
+
+    def get_running(self) -> int:
+        here = place.here.get()
+        run = here.post if here is not None else None
+        is_ours = self._is_nested and isinstance(run, StationRun)
+        return run.task.key if is_ours else 0
+
+    def start_actor(self, actor: int, call: Call, where: ActorPlace) -> None:
+        raise UnsupportedError(
+            f"the engine {self.name!r} has no actors; 'local', 'threads' and 'inline' have"
+        )
+
+    def restart_actor(self, actor: int) -> None:
+        """There are none."""
+
+    def bury_actor(self, actor: int, error: BaseException) -> None:
+        """There are none."""
+
+    def stop_actor(self, actor: int, *, kill: bool) -> None:
+        """There are none."""
+
+    def restart_workers(self) -> None:
+        raise UnsupportedError(
+            f"the workers of the engine {self.name!r} are the cluster's; those of 'local' and 'threads' can be replaced"
+        )
+
+    def wait_until(self, is_done: Callable[[], bool], timeout: float | None, key: int = 0) -> bool:
+        if is_done():
+            return True
+        run = get_own_run()
+        if isinstance(run, StationRun):
+            return self._wait_in(run, is_done, timeout)
+        return self._wait(is_done, timeout)
+
+    def _wait_in(
+        self, run: StationRun, is_done: Callable[[], bool], timeout: float | None
+    ) -> bool:
+        """Wait in a call, which lets others run meanwhile."""
+        with run:
+            run.set_wake(self.rouse)
+            try:
+                self._cluster.leave()
+                self._wait(lambda: run.is_due or is_done(), timeout)
+                if not run.is_due:  # else it ends, and needs no place for that
+                    self._cluster.enter()
+            finally:
+                run.set_wake(None)
+            return is_done()
+
+    def _wait(self, is_done: Callable[[], bool], timeout: float | None) -> bool:
+        with self._change:
+            return self._change.wait_for(is_done, timeout)
+
+    def rouse(self) -> None:
+        with self._change:
+            self._change.notify_all()
+
+    def stats(self) -> EngineStats:
+        return self._stats
+
+    def close(self, grace: float) -> None:  # noqa: ARG002 - what runs is interrupted
+        with self._change:
+            self._is_closed = True
+            flights = list(self._flights.values())
+            self._flights.clear()
+            self._keys.clear()
+            self._change.notify_all()
+        self._functions.clear()
+        self._cluster.close([flight.native for flight in flights if flight.native is not None])
+
+
+def _is_repeatable(error: BaseException) -> bool:
+    return not isinstance(error, UnsupportedError)
+
+
+def _refuse_settings(config: EngineConfig, name: str) -> None:
+    """Raise for what a cluster's own configuration decides."""
+    asked = {
+        "start_method": config.start_method,
+        "min_workers": config.min_workers,
+        "max_calls_per_worker": config.max_calls_per_worker,
+        "pin": config.pin,
+        "gpus": config.gpus,
+        "memory": config.memory,
+        "resources": config.resources,
+    }
+    for option, value in asked.items():
+        if value:
+            raise UnsupportedError(
+                f"{option}={value!r}: the workers of the engine {name!r} are the cluster's; 'local' has it"
+            )
+
+

@@ -1,0 +1,60 @@
+"""What a process was at when it died: told by a file that it kept, for others of its host to read."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import tempfile
+from pathlib import Path
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_SIZE = 64 * 1024
+"""Room for the names of some thousand calls; those past it are not told."""
+
+
+class Marks:
+    """The calls that this process is at, written where they outlive it.
+
+    Parameters
+    ----------
+    session, worker
+        Name the file.
+    """
+
+    def __init__(self, session: str, worker: str) -> None:
+        self._path = _find_path(session, worker)
+        fd = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            os.ftruncate(fd, _SIZE)
+            self._memory = mmap.mmap(fd, _SIZE)
+        finally:
+            os.close(fd)
+
+    def write(self, ids: Iterable[str]) -> None:
+        """These are what it is at now."""
+        content = "\n".join(ids).encode()[: _SIZE - 1] + b"\0"
+        self._memory[: len(content)] = content
+
+    def close(self) -> None:
+        """Remove the file."""
+        self._path.unlink(missing_ok=True)
+        self._memory.close()
+
+
+def read_marks(session: str, worker: str) -> list[str] | None:
+    """What a process of this host was at when it ended; None where nothing tells."""
+    path = _find_path(session, worker)
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    path.unlink(missing_ok=True)
+    return content[: content.index(b"\0")].decode().split("\n")
+
+
+def _find_path(session: str, worker: str) -> Path:
+    name = "".join(letter if letter.isalnum() else "-" for letter in worker)
+    return Path(tempfile.gettempdir()) / f"{session}-{name}"

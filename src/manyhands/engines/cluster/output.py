@@ -1,0 +1,52 @@
+"""What calls print and log in processes that belong to others: it goes to their sessions, and the rest where it went."""
+
+from __future__ import annotations
+
+import sys
+from io import TextIOBase
+
+from manyhands.core import place
+from manyhands.engines.cluster.station import StationRun
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TextIO
+
+
+class _Fork(TextIOBase):
+    """A standard stream that sends what calls print to their sessions."""
+
+    def __init__(self, name: str, original: TextIO) -> None:
+        self._name = name
+        self._original = original
+
+    def write(self, text: str, /) -> int:
+        run = _get_run()
+        if run is None:
+            return self._original.write(text)
+        run.write(self._name, text)
+        return len(text)
+
+    def flush(self) -> None:
+        run = _get_run()
+        if run is None:
+            self._original.flush()
+
+    def writable(self) -> bool:
+        return True
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._original, name)
+
+
+def share_output() -> None:
+    """Have what calls of this process print sent to their sessions; again does nothing."""
+    if not isinstance(sys.stdout, _Fork):
+        sys.stdout = _Fork("stdout", sys.stdout)  # type: ignore[assignment]
+        sys.stderr = _Fork("stderr", sys.stderr)  # type: ignore[assignment]
+
+
+def _get_run() -> StationRun | None:
+    here = place.here.get()
+    run = here.post if here is not None else None
+    return run if isinstance(run, StationRun) else None

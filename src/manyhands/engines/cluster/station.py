@@ -1,0 +1,433 @@
+"""A session's side in a process of a cluster: it runs the calls that come there."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from contextvars import copy_context
+from time import monotonic
+
+from manyhands.core import place
+from manyhands.core.attempt import attempt_rest, is_awaitable
+from manyhands.core.exceptions import pack_exception
+from manyhands.core.future import Future
+from manyhands.core.model import Call, CallOptions
+from manyhands.core.run import Run
+from manyhands.core.stacks import see_stack
+from manyhands.core.watchdog import Watchdog
+from manyhands.engines.cluster.keeper import ClusterKeeper
+from manyhands.engines.cluster.marks import Marks, read_marks
+from manyhands.engines.cluster.packed import Packed, pack_result
+from manyhands.errors import CallInterrupted, UnloadableError, WorkerStartError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+    from collections.abc import Callable, Iterable, Sequence
+    from typing import Any, Protocol
+
+    from manyhands.core.attempt import Outcome
+    from manyhands.engines.cluster.task import Settings, Task
+
+    class Link(Protocol):
+        """What the engine's own library does for a process of its workers."""
+
+        def send(self, topic: str, message: tuple[Any, ...]) -> None:
+            """Send a message to a session."""
+
+        def fetch(self, native: Any) -> Packed:
+            """The value behind a handle of the cluster."""
+
+        def hold(self, native: Any) -> Any:
+            """A handle that keeps its value in the cluster."""
+
+        def leave(self) -> None:
+            """In a call that waits: let another call run in its place."""
+
+        def enter(self) -> None:
+            """In a call that has waited: wait for a place to go on."""
+
+        def open_session(self, station: Station) -> Any:
+            """A session for calls that calls of this process make."""
+
+        def die(self) -> None:
+            """End this process."""
+
+
+GRACE_SECONDS = 1.0
+"""How long a call has to yield after it was interrupted."""
+
+_REMEMBERED = 10_000
+"""Calls that have ended and are still known as such, for those who cancel them too late."""
+
+_FUNCTIONS = 1_000
+"""Functions that a process keeps unpickled."""
+
+
+class StationRun(Run):
+    """A call under way in a process of a cluster; to the call it is the way to its session."""
+
+    is_alone = False
+
+    __slots__ = ("credit", "is_ended", "station", "task", "texts")
+
+    def __init__(self, call: Call, task: Task, station: Station) -> None:
+        super().__init__(call)
+        self.task = task
+        self.station = station
+        self.credit = task.window
+        self.is_ended = False
+        self.texts: dict[str, str] = {}
+
+    def send(self, *message: Any) -> None:
+        """Send a message about this call to the session that made it."""
+        self.station.link.send(self.task.topic, message)
+
+    def write(self, stream: str, text: str) -> None:
+        """Send what the call has printed, line by line."""
+        text = self.texts.get(stream, "") + text
+        whole, newline, rest = text.rpartition("\n")
+        self.texts[stream] = rest
+        if newline:
+            self.station.tell("print", stream, whole + newline)
+
+    def flush(self) -> None:
+        """Send what it has printed since its last line ended."""
+        for stream, text in self.texts.items():
+            if text:
+                self.station.tell("print", stream, text)
+        self.texts.clear()
+
+    def emit(self, item: Any) -> None:
+        """Send one item of a stream, and wait until another one is wanted."""
+        packed = pack_result(item)
+        if not self.thread:
+            self._send_item(packed)
+            self.station.wait_until(lambda: self.credit > 0 or self.is_ended or self.is_interrupted)
+            self._check_wanted()
+            return
+        with self:
+            self._send_item(packed)
+            if self.credit <= 0:
+                self.station.wait_in(self, lambda: self.credit > 0)
+
+    def _send_item(self, packed: Packed) -> None:
+        self._check_wanted()
+        self.credit -= 1
+        self.send("item", self.task.id, packed)
+
+    def _check_wanted(self) -> None:
+        if self.is_ended or self.is_interrupted:
+            raise CallInterrupted("the stream was closed")
+
+    def keep(self, actor: int, state: Any) -> None:
+        """Actors do not live here yet."""
+
+
+class CallFailed(Exception):
+    """What a call's failure is to the cluster: it carries the packed error."""
+
+    def __init__(self, packed: bytes) -> None:
+        super().__init__(packed)
+        self.packed = packed
+
+    def __reduce__(self) -> Any:
+        return CallFailed, (self.packed,)
+
+    def __str__(self) -> str:
+        return "a call of manyhands has failed; its session has the error"
+
+
+class Station:
+    """Runs the calls of one session in one process.
+
+    Parameters
+    ----------
+    settings
+    link
+        To the cluster.
+    worker
+        What the cluster calls the process.
+    """
+
+    def __init__(self, settings: Settings, link: Link, worker: str) -> None:
+        self.settings = settings
+        self.link = link
+        self._marks = Marks(settings.session, worker)
+        self.keeper = ClusterKeeper(self._fetch, self._hold)
+        self._change = threading.Condition()
+        self._runs: dict[str, StationRun] = {}
+        self._withdrawn: set[str] = set()
+        self._ended: deque[str] = deque(maxlen=_REMEMBERED)
+        self._functions: dict[tuple[str, int], Callable[..., Any]] = {}
+        self._late = Watchdog(self._take_due)
+        self._loop: AbstractEventLoop | None = None
+        self._nested: Any = None
+        self._preparation: WorkerStartError | None = None
+        self._is_prepared = False
+        self._preparing = threading.Lock()
+        self._opening = threading.Lock()
+
+    def _fetch(self, native: Any) -> Packed:
+        return native if isinstance(native, Packed) else self.link.fetch(native)
+
+    def _hold(self, native: Any) -> Any:
+        return native if isinstance(native, Packed) else self.link.hold(native)
+
+    # A call.
+
+    def perform(self, task: Task, inputs: Sequence[Packed]) -> Packed:
+        """Run a call; its result.
+
+        Raises
+        ------
+        CallFailed
+        """
+        self._prepare()
+        try:
+            run = self._begin(task, inputs)
+        except BaseException as error:
+            raise CallFailed(pack_exception(error)) from None
+        begin = monotonic()
+        try:
+            value, error = self._execute(run)
+            packed = None
+            if error is None and not isinstance(value, Future):
+                try:
+                    packed = pack_result(value)
+                except BaseException as unpicklable:
+                    error = unpicklable
+        finally:
+            self._late.unwatch(run)
+            with self._change:
+                self._runs.pop(task.id, None)
+                self._marks.write(self._runs)
+                self._ended.append(task.id)
+                run.is_ended = True
+                self._change.notify_all()
+            run.flush()
+            run.let_go()
+        seconds = monotonic() - begin
+        if error is None and packed is None:
+            return self._join(run, value)
+        if error is not None:
+            if self._nested is not None:
+                self._nested.cancel_children(task.key)
+            if run.is_over_time():
+                error = run.make_timeout_error(error)
+            raise CallFailed(pack_exception(error, skip=2))
+        assert packed is not None
+        run.send("end", task.id, seconds, packed if packed.nbytes <= 1024 else packed.nbytes)
+        return packed
+
+    def _begin(self, task: Task, inputs: Sequence[Packed]) -> StationRun:
+        fn = self._load_function(task)
+        try:
+            args, kwargs = task.arguments.load(self.keeper.adopt, inputs)
+        except Exception as error:
+            raise UnloadableError(
+                f"the arguments of a call could not be rebuilt in a worker: {type(error).__name__}: {error}"
+            ) from error
+        options = CallOptions(timeout=task.timeout, window=task.window, name=task.name)
+        run = StationRun(Call(task.key, fn, args, kwargs or {}, options), task, self)
+        with self._change:
+            if task.id in self._withdrawn:
+                raise CallInterrupted("the call was cancelled before it had begun")
+            self._runs[task.id] = run
+            self._marks.write(self._runs)
+        return run
+
+    def _execute(self, run: StationRun) -> Outcome:
+        run.began = monotonic()
+        if run.task.timeout is not None:
+            self._late.watch(run, run.task.timeout)
+        run.context = copy_context()
+        value, error = run.perform(place.Late(self.get_session), run)  # type: ignore[arg-type]
+        if error is None and is_awaitable(value):
+            return self._attend(run, value)
+        return value, error
+
+    def _attend(self, run: StationRun, awaitable: Any) -> Outcome:
+        """Go on with a coroutine on this process's event loop, and leave the place to other calls."""
+        import asyncio
+
+        loop = self._get_loop()
+        ended = threading.Event()
+        outcome: list[Outcome] = []
+
+        def begin() -> None:
+            task = loop.create_task(attempt_rest(run.call, awaitable), context=run.context)
+            task.add_done_callback(end)
+            if not run.set_stop(lambda: loop.call_soon_threadsafe(task.cancel)):
+                loop.call_soon(task.cancel)
+
+        def end(task: asyncio.Task[Outcome]) -> None:
+            outcome.append((None, CallInterrupted()) if task.cancelled() else task.result())
+            ended.set()
+
+        loop.call_soon_threadsafe(begin)
+        self.link.leave()  # for good: what is left to do is little
+        ended.wait()
+        return outcome[0]
+
+    def _join(self, run: StationRun, future: Future[Any]) -> Packed:
+        """A call gave a future: its result is the call's."""
+        engine = self._nested._engine if self._nested is not None else None
+        native = engine.get_native(future) if engine is not None else None
+        if native is None:  # of another session, or with a life of its own: it is waited for here
+            self.link.leave()
+            try:
+                return pack_result(future.result())
+            except BaseException as error:
+                raise CallFailed(pack_exception(error)) from None
+        run.send("join", run.task.id, native)
+        return pack_result(None)
+
+    def _load_function(self, task: Task) -> Callable[..., Any]:
+        table, number, packed = task.function
+        fn = self._functions.get((table, number))
+        if fn is None:
+            try:
+                fn = packed.load(self.keeper.adopt)
+            except Exception as error:
+                raise UnloadableError(
+                    f"the function {task.name} could not be loaded in a worker: {type(error).__name__}: {error}. The "
+                    f"modules that it comes from have to be there"
+                ) from error
+            while len(self._functions) >= _FUNCTIONS:
+                self._functions.pop(next(iter(self._functions)), None)
+            self._functions[table, number] = fn
+        return fn
+
+    def _prepare(self) -> None:
+        with self._preparing:
+            if not self._is_prepared:
+                self._is_prepared = True
+                self._preparation = self._initialize()
+            if self._preparation is not None:
+                raise CallFailed(pack_exception(self._preparation))
+
+    def _initialize(self) -> WorkerStartError | None:
+        if self.settings.initializer is None:
+            return None
+        try:
+            initializer, initargs = self.settings.initializer.load(self.keeper.adopt)
+            initializer(*initargs)
+        except BaseException as cause:
+            error = WorkerStartError(
+                f"the initializer failed in a worker: {type(cause).__name__}: {cause}"
+            )
+            error.__cause__ = cause
+            return error
+        return None
+
+    # What the session asks for.
+
+    def withdraw(self, ids: Iterable[str]) -> set[str]:
+        """Do not begin these calls any more; those of them that have begun."""
+        with self._change:
+            begun = {id for id in ids if id in self._runs or id in self._ended}
+            self._withdrawn.update(id for id in ids if id not in begun)
+            return begun
+
+    def interrupt(self, ids: Iterable[str]) -> None:
+        """End calls that run, with the process if need be."""
+        for id in ids:
+            run = self._runs.get(id)
+            if run is not None:
+                run.interrupt()
+                self._ring()
+                self._late.watch(run, GRACE_SECONDS)
+
+    def list_running(self) -> list[str]:
+        """The calls that run here."""
+        return list(self._runs)
+
+    def grant(self, id: str, items: int) -> None:
+        """The consumer of a stream has taken so many items."""
+        with self._change:
+            run = self._runs.get(id)
+            if run is not None:
+                run.credit += items
+                self._change.notify_all()
+
+    def read_marks(self, worker: str) -> list[str] | None:
+        """The calls that a process of this host was at when it ended; None where nobody here knows."""
+        return read_marks(self.settings.session, worker)
+
+    # Waiting.
+
+    def wait_in(self, run: StationRun, is_done: Callable[[], bool]) -> None:
+        """Wait in a call, under its guard, until `is_done` or until it is interrupted."""
+        run.set_wake(self._ring)
+        try:
+            self.wait_until(lambda: run.is_due or is_done())
+        finally:
+            run.set_wake(None)
+
+    def wait_until(self, is_done: Callable[[], bool]) -> None:
+        """Wait for a message of the session, or the end of a call."""
+
+        def wait() -> None:
+            with self._change:
+                self._change.wait_for(is_done)
+
+        if not is_done():
+            wait()
+
+    def _ring(self) -> None:
+        with self._change:
+            self._change.notify_all()
+
+    def tell(self, *message: Any) -> None:
+        """Send a message to the program's own session."""
+        self.link.send(self.settings.session, message)
+
+    def get_session(self) -> Any:
+        """The session of calls that calls make here."""
+        with self._opening:
+            if self._nested is None:
+                self._nested = self.link.open_session(self)
+            return self._nested
+
+    def close(self) -> None:
+        """The session has ended."""
+        self._late.close()
+        for run in list(self._runs.values()):
+            run.interrupt()
+        self._ring()
+        self._marks.close()
+        if self._nested is not None:
+            self._nested.close()
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+
+    def _take_due(self, run: StationRun) -> None:
+        if not run.is_interrupted:
+            run.is_late = True
+            run.interrupt()
+            self._ring()
+            self._late.watch(run, GRACE_SECONDS)
+            return
+        stack = see_stack(run.thread) if run.thread else ""
+        if run.is_late:
+            run.send("late", run.task.id, pack_exception(run.make_timeout_error(stack=stack)))
+        self.link.die()
+
+    def _get_loop(self) -> AbstractEventLoop:
+        with self._opening:
+            if self._loop is None:
+                import asyncio
+
+                self._loop = asyncio.new_event_loop()
+                threading.Thread(target=self._serve_loop, args=(self._loop,), daemon=True).start()
+            return self._loop
+
+    def _serve_loop(self, loop: AbstractEventLoop) -> None:
+        try:
+            loop.run_forever()
+            loop.run_until_complete(loop.shutdown_asyncgens())
+        finally:
+            loop.close()
+
+

@@ -1,0 +1,3 @@
+"""The engine whose workers are those of a Dask cluster (`distributed`)."""
+
+from manyhands.engines.dask.engine import DaskEngine as DaskEngine

@@ -1,0 +1,196 @@
+"""A session on a Dask cluster, seen from the program."""
+
+from __future__ import annotations
+
+from concurrent.futures import CancelledError
+from pickle import loads
+
+from distributed import Client, LocalCluster
+from distributed.scheduler import KilledWorker
+
+from manyhands.core.model import Capabilities
+from manyhands.engines.cluster.engine import ClusterEngine, LostWorkerError
+from manyhands.engines.dask.handle import Handle, hold
+from manyhands.engines.dask.scheduler import OneLife
+from manyhands.engines.dask.worker import Sites, ask_station, perform
+from manyhands.errors import WorkerDiedError, WorkerStartError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from distributed import Future
+
+    from manyhands.core.model import CallOptions
+    from manyhands.engines.cluster.packed import Packed
+    from manyhands.engines.cluster.task import Settings, Task
+
+CONNECT_SECONDS = 10
+"""How long a scheduler has to answer."""
+
+_HOST = "127.0.0.1"
+"""Where a cluster of this machine listens; nobody else reaches it."""
+
+
+class DaskCluster:
+    """See `manyhands.engines.cluster.engine.Cluster`.
+
+    Parameters
+    ----------
+    address
+        Of the scheduler, such as ``"host:8786"``; ``"local"`` for a cluster of this machine, begun for the session.
+    """
+
+    name = "dask"
+    capabilities = Capabilities(
+        isolates=True,
+        parallel=True,
+        pickles=True,
+        interrupts=True,
+        actors=False,
+        resources=False,
+        shares=False,
+        staffs=False,
+    )
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._local: LocalCluster | None = None
+
+    def connect(
+        self, workers: int, settings: Settings, topic: str, take: Callable[..., None]
+    ) -> int:
+        if self._address == "local":
+            self._local = LocalCluster(
+                n_workers=workers or None,
+                threads_per_worker=1,
+                host=_HOST,
+                dashboard_address=f"{_HOST}:0",
+            )
+        try:
+            self._client = Client(
+                self._local if self._local is not None else self._address,
+                set_as_default=False,
+                asynchronous=False,
+                timeout=CONNECT_SECONDS,
+                name="manyhands",
+            )
+        except (OSError, ValueError) as cause:
+            raise WorkerStartError(
+                f"no Dask scheduler answers at {self._address!r}: {type(cause).__name__}: {cause}. Start one with "
+                f"`dask scheduler`, or use 'dask://local'"
+            ) from cause
+        self._settings = settings
+        self._topic = topic
+        self._client.subscribe_topic(topic, lambda event: take(*loads(event[1])))
+        self._client.register_plugin(OneLife())
+        self._client.register_plugin(Sites(settings))
+        return self._count_threads()
+
+    def _count_threads(self) -> int:
+        try:
+            self._client.wait_for_workers(1, timeout=CONNECT_SECONDS)
+        except TimeoutError:
+            raise WorkerStartError(
+                f"the Dask cluster at {self._address!r} has no workers; start some with `dask worker ADDRESS`"
+            ) from None
+        workers = self._client.scheduler_info(n_workers=-1)["workers"]
+        return sum(worker["nthreads"] for worker in workers.values())
+
+    def launch(
+        self, task: Task, inputs: list[Any], options: CallOptions, on_end: Callable[[Any], None]
+    ) -> Handle:
+        future = self._client.submit(
+            perform,
+            task,
+            *(value.future if isinstance(value, Handle) else value for value in inputs),
+            key=task.id,
+            pure=False,
+            priority=options.priority,
+        )
+        return self._watch(future, on_end)
+
+    def follow(self, native: Handle, on_end: Callable[[Any], None]) -> Handle:
+        return self._watch(hold(self._client, native.key), on_end)
+
+    def _watch(self, future: Future[Any], on_end: Callable[[Any], None]) -> Handle:
+        handle = Handle(future.key, future)
+        future.add_done_callback(lambda _: on_end(handle))
+        return handle
+
+    def explain_end(self, native: Handle) -> BaseException | None:
+        future = native.future
+        assert future is not None
+        if future.status == "finished":
+            return None
+        if future.status == "error":
+            return _explain(future.exception())
+        return WorkerDiedError(
+            f"the Dask scheduler at {self._address!r} does not know the call any more ({future.status}): it was "
+            f"restarted or lost, or somebody cancelled the call there"
+        )
+
+    def fetch(self, native: Handle) -> Packed:
+        future = self._hold_future(native)
+        try:
+            packed: Packed = future.result()
+        except KilledWorker as lost:
+            raise _explain(lost) from None
+        return packed
+
+    def hold(self, native: Handle) -> Handle:
+        self._hold_future(native)
+        return native
+
+    def _hold_future(self, native: Handle) -> Future[Any]:
+        if native.future is None:
+            native.future = hold(self._client, native.key)
+        return native.future
+
+    def store(self, packed: Packed) -> Handle:
+        (future,) = self._client.scatter([packed], hash=False)
+        return Handle(future.key, future)
+
+    def ask(self, method: str, *args: Any) -> list[Any]:
+        answers = self._client.run(
+            ask_station, self._settings.session, method, args, on_error="ignore"
+        )
+        return [answer for answer in answers.values() if answer is not None]
+
+    def drop(self, natives: list[Handle]) -> None:
+        self._client.cancel([native.future for native in natives], force=False)
+
+    def leave(self) -> None:
+        """The program has no place among the workers."""
+
+    def enter(self) -> None:
+        """As with `leave`."""
+
+    def close(self, natives: list[Handle]) -> None:
+        try:
+            self._client.unsubscribe_topic(self._topic)
+            self._client.cancel([native.future for native in natives])
+            self._client.unregister_worker_plugin(Sites.make_name(self._settings.session))
+        finally:
+            self._client.close()
+            if self._local is not None:
+                self._local.close()
+
+
+def DaskEngine(address: str) -> ClusterEngine:  # noqa: N802 - to whoever makes one it is a class
+    """An engine on the Dask cluster at an address."""
+    return ClusterEngine(DaskCluster(address))
+
+
+def _explain(error: BaseException | None) -> BaseException:
+    if isinstance(error, KilledWorker):
+        address = error.last_worker.address
+        return LostWorkerError(
+            f"the worker of the Dask cluster that had this call has ended: {address}", address
+        )
+    if error is None or isinstance(error, CancelledError):
+        return WorkerDiedError("the call was cancelled in the Dask cluster, by somebody else")
+    return error
+
+
