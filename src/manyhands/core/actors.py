@@ -41,12 +41,20 @@ class ActorLife:
         The names of its class's methods, and the kind of each: "plain", "async" or "stream".
     restarts : int
         How often it may still be made again.
-    state : ActorState
     error : BaseException or None
         Why it is dead.
     """
 
-    __slots__ = ("class_name", "error", "methods", "name", "number", "restarts", "state")
+    __slots__ = (
+        "_is_dead",
+        "_state",
+        "class_name",
+        "error",
+        "methods",
+        "name",
+        "number",
+        "restarts",
+    )
 
     def __init__(
         self,
@@ -61,8 +69,16 @@ class ActorLife:
         self.name = name
         self.methods = methods
         self.restarts = restarts
-        self.state = ActorState.STARTING
+        # It may be stopped in one thread while another one says that it was made: two attributes, and each is set to
+        # one value whatever the other is.
+        self._state = ActorState.STARTING
+        self._is_dead = False
         self.error: BaseException | None = None
+
+    @property
+    def state(self) -> ActorState:
+        """Where it is."""
+        return ActorState.DEAD if self._is_dead else self._state
 
     def describe(self) -> str:
         """Its class and its name."""
@@ -70,8 +86,7 @@ class ActorLife:
 
     def note_made(self) -> None:
         """It was made, for the first time or again."""
-        if self.state is not ActorState.DEAD:
-            self.state = ActorState.ALIVE
+        self._state = ActorState.ALIVE
 
     def end(self, error: BaseException, *, is_final: bool) -> bool:
         """Its worker ended, or it could not be made; whether it is made again.
@@ -83,12 +98,12 @@ class ActorLife:
         is_final
             Whether another attempt would end the same way.
         """
-        is_dead = self.state is ActorState.DEAD  # or was asked to end, and had calls to answer
-        if not is_dead and not is_final and self.restarts > 0:
+        # Or was asked to end, and had calls to answer.
+        if not self._is_dead and not is_final and self.restarts > 0:
             self.restarts -= 1
-            self.state = ActorState.RESTARTING
+            self._state = ActorState.RESTARTING
             return True
-        self.state = ActorState.DEAD
+        self._is_dead = True
         if self.error is not None:
             return False
         first = str(error).strip().partition("\n")[0].rstrip(".")
@@ -103,7 +118,7 @@ class ActorLife:
 
     def stop(self) -> None:
         """It was asked to end."""
-        self.state = ActorState.DEAD
+        self._is_dead = True
 
 
 class Troupe:

@@ -8,10 +8,15 @@ engine's queue: code of ours that a call uses runs under a *guard*, and what was
 What was sent cannot be taken back: where that is asked for, Python 3.11 keeps a flag for good that something is to be
 raised, takes the slow way at every check, and hangs under a debugger. So a thread that is through lets come what is on
 its way, and goes on.
+
+An exception can also come amid a finalizer that happens to run in the thread just then, of an object that has nothing
+to do with the work. Python prints and drops whatever a finalizer raises, and the work would never hear of its end. So
+such an interrupt is taken from Python's hook for this, and comes again.
 """
 
 from __future__ import annotations
 
+import sys
 import threading
 
 from manyhands.errors import CallInterrupted
@@ -23,6 +28,15 @@ if TYPE_CHECKING:
     from typing import Self
 
 _REASON = "the call was cancelled, or has run out of time"
+
+_AGAIN_SECONDS = 0.001
+"""After which an interrupt comes again: the finalizer that it met is over by then, most often."""
+
+_struck: dict[int, Interruptible] = {}
+"""What an interrupt was sent to, by thread, until it leaves that."""
+
+_hook_lock = threading.Lock()
+_has_hook = False
 
 
 class Interruptible:
@@ -37,7 +51,7 @@ class Interruptible:
     is_interrupted : bool
         Whether it was told to end.
     is_due : bool
-        Whether it was told so under a guard, at whose end it will know.
+        Whether it was told so under a guard, at whose end it will know; or amid a finalizer, after which it will.
     is_given_up : bool
         Whether nobody waits for its thread any more.
     wake
@@ -96,6 +110,8 @@ class Interruptible:
                     _let_come()
                 except CallInterrupted:
                     pass  # the work is over
+                if _struck.get(thread) is self:
+                    del _struck[thread]
 
     def __enter__(self) -> Self:
         with self._lock:
@@ -135,10 +151,24 @@ class Interruptible:
             if is_own or (self.thread and self._guards):
                 self.is_due, self._is_postponed = True, is_own and self._guards > 0
             elif self.thread:
+                _struck[self.thread] = self
                 _send(self.thread)
         for tell in (wake, stop):
             if tell is not None:
                 tell()
+
+    def interrupt_again(self) -> None:
+        """Have it raise `CallInterrupted` that it has not heard of, as that came amid a finalizer."""
+        with self._lock:
+            wake = None
+            if self.thread and self.is_due:
+                if self._guards:  # it is raised at their end
+                    wake = self.wake
+                else:
+                    self.is_due = False
+                    _send(self.thread)
+        if wake is not None:
+            wake()
 
     def set_stop(self, stop: Callable[[], object]) -> bool:
         """It is a task of an event loop now; False where it was interrupted before that."""
@@ -157,6 +187,8 @@ def _send(thread: int) -> None:
     """Have `CallInterrupted` raised in a thread, given by its identifier, when it next runs Python code."""
     import ctypes  # it takes 3 ms to import, and few programs need it
 
+    if not _has_hook:
+        _set_hook()
     ctypes.pythonapi.PyThreadState_SetAsyncExc(
         ctypes.c_ulong(thread), ctypes.py_object(CallInterrupted)
     )
@@ -164,3 +196,30 @@ def _send(thread: int) -> None:
 
 def _let_come() -> None:
     """Raise here what was sent to this thread and has not been raised yet: Python looks where a function begins."""
+
+
+def _set_hook() -> None:
+    """From now on hear of interrupts that come amid finalizers."""
+    global _has_hook
+    from manyhands.core import timers
+
+    def note(kind: type[BaseException]) -> bool:
+        work = _struck.get(threading.get_ident()) if kind is CallInterrupted else None
+        if work is None:
+            return False
+        work.is_due = True  # without its lock, which this very thread may hold
+        timers.timers.call_later(_AGAIN_SECONDS, work.interrupt_again)
+        return True
+
+    def hook(unraisable: sys.UnraisableHookArgs) -> None:
+        try:
+            is_noted = note(unraisable.exc_type)
+        except CallInterrupted:  # it has come again already, and is lost again
+            is_noted = note(CallInterrupted)
+        if not is_noted:
+            previous(unraisable)
+
+    with _hook_lock:
+        if not _has_hook:
+            previous, sys.unraisablehook = sys.unraisablehook, hook
+            _has_hook = True

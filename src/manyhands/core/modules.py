@@ -92,8 +92,8 @@ def _differs(module: ModuleType, origin: str) -> bool:
             source = file.read()
         compiled = compile(source, origin, "exec", dont_inherit=True)
         tree = ast.parse(source)
-    except (OSError, SyntaxError, ValueError):
-        return True
+    except (OSError, SyntaxError, ValueError, SystemError):
+        return True  # the last is Python 3.11's, where two threads parse at once
     codes = {code.co_qualname: code for code in _iterate_codes(compiled)}
     own = [code for code in _iterate_own_codes(module) if code.co_filename == origin]
     if any(code != codes.get(code.co_qualname) for code in own):

@@ -6,6 +6,7 @@ import os
 import threading
 from heapq import heappop, heappush
 from itertools import count
+from queue import Empty, SimpleQueue
 from time import monotonic
 
 TYPE_CHECKING = False
@@ -21,30 +22,39 @@ class Timers:
     """Calls functions later; the thread is started by the first and lives on."""
 
     def __init__(self) -> None:
-        self._due: list[tuple[float, int, Callable[[], object]]] = []
-        self._numbers = count()
-        self._change = threading.Condition(threading.Lock())
+        # No lock: finalizers use this, and one may run amid anything here, in the same thread.
+        self._given: SimpleQueue[tuple[float, Callable[[], object]]] = SimpleQueue()
+        self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
 
     def call_later(self, seconds: float, fn: Callable[[], object]) -> None:
         """Call `fn` in a thread of its own after so many seconds. It must not raise, and not take long."""
-        with self._change:
-            heappush(self._due, (monotonic() + seconds, next(self._numbers), fn))
-            if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._run, name="manyhands-timers", daemon=True
-                )
-                self._thread.start()
-            self._change.notify()
+        self._given.put((monotonic() + seconds, fn))
+        if self._thread is None and self._starting.acquire(blocking=False):
+            try:
+                if self._thread is None:
+                    thread = threading.Thread(
+                        target=self._run, name="manyhands-timers", daemon=True
+                    )
+                    thread.start()
+                    self._thread = thread
+            finally:
+                self._starting.release()
 
     def _run(self) -> None:
+        numbers = count()  # of those due at once the first given goes first
+        waiting: list[tuple[float, int, Callable[[], object]]] = []
         while True:
-            with self._change:
-                while not self._due or self._due[0][0] > monotonic():
-                    left = self._due[0][0] - monotonic() if self._due else None
-                    self._change.wait(None if left is None else min(left, _LONGEST_SECONDS))
-                fn = heappop(self._due)[2]
-            fn()
+            left = max(0.0, waiting[0][0] - monotonic()) if waiting else _LONGEST_SECONDS
+            try:
+                at, fn = self._given.get(timeout=min(left, _LONGEST_SECONDS))
+            except Empty:
+                if left > 0:
+                    continue
+                fn = heappop(waiting)[2]
+                fn()
+            else:
+                heappush(waiting, (at, next(numbers), fn))
             del fn
 
 

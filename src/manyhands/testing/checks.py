@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,5 +70,14 @@ def wait_for(is_so: Callable[[], object], what: str, limit: float = LIMIT) -> No
 @contextmanager
 def open_folder() -> Iterator[Path]:
     """A folder of its own for a case, which calls can see."""
-    with tempfile.TemporaryDirectory(prefix="manyhands-case-") as folder:
+    with tempfile.TemporaryDirectory(
+        prefix="manyhands-case-", ignore_cleanup_errors=True
+    ) as folder:
         yield Path(folder)
+        # A call that was given up goes on for a moment, and may add to it amid its removal.
+        wait_for(lambda: _remove(folder), "the folder is gone")
+
+
+def _remove(folder: str) -> bool:
+    shutil.rmtree(folder, ignore_errors=True)
+    return not Path(folder).exists()

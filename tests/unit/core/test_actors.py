@@ -1,5 +1,7 @@
 """What becomes of actors."""
 
+import sys
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -55,6 +57,35 @@ def test_a_dead_actor_stays_dead() -> None:
     assert not life.end(WorkerDiedError("x"), is_final=False)
     life.note_made()
     assert (life.state, life.restarts) == (ActorState.DEAD, 5)
+
+
+@pytest.mark.parametrize("at", range(1, 4))
+@pytest.mark.parametrize("happening", ["note_made", "end"])
+def test_an_actor_that_is_stopped_amid_anything_is_dead(happening: str, at: int) -> None:
+    """Its session may stop it while a thread of the engine tells what became of it, at any line of that."""
+    life = make_life(restarts=1)
+    lines: list[int] = []
+
+    def stop(frame: FrameType, event: str, _: object) -> Any:
+        if event == "line" and frame.f_code.co_name == happening:
+            lines.append(frame.f_lineno)
+            if len(lines) == at:
+                life.stop()
+        return stop
+
+    outer = sys.gettrace()
+    sys.settrace(stop)
+    try:
+        if happening == "end":
+            life.end(WorkerDiedError("x"), is_final=False)
+        else:
+            life.note_made()
+    finally:
+        sys.settrace(outer)
+    assert lines
+    if len(lines) < at:
+        life.stop()
+    assert life.state is ActorState.DEAD
 
 
 def test_an_actor_that_ends_while_it_stops_says_why_its_calls_have_no_answer() -> None:

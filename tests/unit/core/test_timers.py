@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from time import monotonic
 
 import pytest
 
@@ -63,6 +64,43 @@ def test_of_those_due_at_once_the_first_given_goes_first(
     begin.set()
     assert done.wait(30)
     assert order == list(range(20))
+
+
+def test_a_finalizer_may_give_something_amid_a_call(
+    timers: Timers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It runs in whatever thread is just at anything, and waits for nothing that this one holds."""
+    given: list[str] = []
+    both = threading.Semaphore(0)
+
+    def finalize() -> float:
+        if threading.current_thread() is giver and not given:
+            given.append("by a finalizer")
+            timers.call_later(0, both.release)
+        return monotonic()
+
+    monkeypatch.setattr(timers_module, "monotonic", finalize)
+    giver = threading.Thread(target=timers.call_later, args=(0, both.release), daemon=True)
+    giver.start()
+    assert both.acquire(timeout=30)
+    assert both.acquire(timeout=30)
+
+
+def test_it_starts_later_where_the_system_gives_no_thread(
+    timers: Timers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = threading.Semaphore(0)
+
+    def fail(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        with pytest.raises(RuntimeError):
+            timers.call_later(0, done.release)
+    timers.call_later(0, done.release)
+    assert done.acquire(timeout=30)
+    assert done.acquire(timeout=30)
 
 
 def test_there_is_one_thread_and_none_before_it_is_needed(timers: Timers) -> None:

@@ -118,10 +118,13 @@ class Pool:
                     withdrawn.add(key)
                     runs.append(run)
                     run.lose_calls()
-                    self.forget(run)
             self.dispatch()
         for run in runs:
             self.overdue.stop(run)
+        with self.lock:
+            # Not before it was told: a stream that is forgotten ends as it sends, and would be struck amid its end.
+            for run in runs:
+                self.forget(run)
         self.stages.sweep()
         return withdrawn
 

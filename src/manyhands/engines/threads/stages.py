@@ -300,8 +300,12 @@ class Stages:
 
     def sweep(self) -> None:
         """Let go of the objects of actors that are no more: users' code may run as they go."""
-        while self._removed:
-            remove_actor(self._removed.popleft())
+        while True:
+            try:
+                number = self._removed.popleft()
+            except IndexError:  # another thread may have had the last one
+                return
+            remove_actor(number)
 
     def close(self) -> None:
         """The engine ends."""

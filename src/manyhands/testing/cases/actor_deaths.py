@@ -28,11 +28,13 @@ class _Fragile:
     def __init__(self, folder: str, start: int = 0) -> None:
         self.folder = folder
         self.value = start
+        self._lock = threading.Lock()  # of some, two calls run at once
         work.Mark(folder).add("made")
 
     def add(self, amount: int = 1) -> int:
-        self.value += amount
-        return self.value
+        with self._lock:
+            self.value += amount
+            return self.value
 
     def get_pid(self) -> int:
         return work.get_pid()

@@ -2,13 +2,17 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
+
+import pytest
 
 from manyhands.core.generators import StreamCall
 from manyhands.core.model import CallOptions
 from manyhands.engines.threads import ThreadsEngine
+from manyhands.engines.threads.runs import ThreadRun
 from manyhands.errors import CallInterrupted
+from manyhands.testing.checks import wait_for
 from tests.unit.engines.sinks import LONG, FakeSink, call
 from tests.unit.engines.threads.conftest import Open
 
@@ -181,6 +185,50 @@ def test_what_was_cancelled_sends_nothing_more(engine: ThreadsEngine, sink: Fake
     assert engine.wait_until(sink.has(2), LONG)
     assert engine.wait_until(lambda: bool(caught) or engine.rouse() is None, LONG)
     assert sink.items[1] == [1]
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_what_is_cancelled_as_an_item_comes_is_told_once(
+    engine: ThreadsEngine, sink: FakeSink, is_async: bool
+) -> None:
+    """The item does not end the stream before the interrupt comes, or that would strike its `finally`."""
+    begun, may_go_on, ends = threading.Event(), threading.Event(), threading.Event()
+    told: list[str] = []
+
+    def yield_two() -> Iterator[int]:
+        try:
+            yield 0
+            begun.set()
+            assert may_go_on.wait(LONG)
+            yield 1
+        finally:
+            ends.set()
+            told.append("ended")
+
+    async def yield_two_async() -> AsyncIterator[int]:
+        try:
+            yield 0
+            begun.set()
+            while not may_go_on.is_set():  # noqa: ASYNC110 - it is another thread's event
+                await asyncio.sleep(0.001)
+            yield 1
+        finally:
+            ends.set()
+            await asyncio.sleep(0)
+            told.append("ended")
+
+    def stop(run: ThreadRun) -> None:
+        may_go_on.set()
+        told.append("early" if ends.wait(0.1) else "in time")
+        interrupt(run)
+
+    overdue = engine._pool.overdue
+    interrupt, overdue.stop = overdue.stop, stop  # type: ignore[method-assign]
+    engine.submit(stream(1, yield_two_async if is_async else yield_two, 2))
+    assert begun.wait(LONG)
+    assert engine.cancel([1], running=True) == {1}
+    wait_for(lambda: len(told) > 1, "the generator ends")
+    assert told == ["in time", "ended"]
 
 
 def test_options_of_a_stream() -> None:

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import threading
 import weakref
+from collections import deque
 from typing import Any
 
 import pytest
@@ -42,6 +43,17 @@ def restart_when_dead(cast: Cast) -> None:
 
 
 # Its life.
+
+
+def test_two_threads_let_go_of_an_actor_at_once(engine: ThreadsEngine) -> None:
+    class Emptied(deque[int]):
+        """Looks as it did before another thread had the last one."""
+
+        def __len__(self) -> int:
+            return 1
+
+    engine._pool.stages._removed = Emptied()
+    engine._pool.stages.sweep()
 
 
 def test_an_actor_is_made_and_called(cast: Cast) -> None:
