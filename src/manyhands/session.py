@@ -778,8 +778,9 @@ def is_inside() -> bool:
 
 def _find_entered() -> Session | None:
     here = place.here.get()
-    if here is not None and here.session is not None and not here.session._is_closed:
-        return here.session  # type: ignore[no-any-return]
+    own = here.open_session(Session) if here is not None else None
+    if own is not None and not own._is_closed:
+        return own  # type: ignore[no-any-return]
     for session in (*reversed(_entered.get()), *reversed(_blocks)):
         if not session._is_closed and session._pid == os.getpid():
             return session

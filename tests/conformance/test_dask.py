@@ -1,6 +1,7 @@
 """Every case of the public conformance suite on real Dask clusters: a scheduler, and workers that are processes."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from distributed import LocalCluster
@@ -8,7 +9,10 @@ from distributed import LocalCluster
 import manyhands as mh
 from manyhands.testing.conformance import Case, list_cases, run_case
 
-LACKS = {"actors", "resources", "shares", "staffs", "stores"}
+LACKS = {"actors", "interrupts", "resources", "shares", "staffs", "stores"}
+
+SIZES = range(1, 6)
+"""Of clusters that cases ask for."""
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +50,9 @@ def _is_whole(cluster: LocalCluster, workers: int) -> bool:
 
 @pytest.mark.parametrize("case", list_cases(), ids=str)
 def test_case(find_cluster: Callable[[int], str], case: Case) -> None:
-    def open_session(workers: int = 2, **options: object) -> mh.Session:
-        return mh.Session(f"dask://{find_cluster(workers)}", **options)  # type: ignore[arg-type]
+    def open_session(workers: Any = 2, **options: Any) -> mh.Session:
+        size = workers if workers in SIZES else 2
+        return mh.Session(f"dask://{find_cluster(size)}", workers=workers, **options)
 
     missing = run_case(case, open_session)
     assert set(missing) <= LACKS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from _contextvars import ContextVar
+from _thread import allocate_lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,23 +27,40 @@ class Late:
 
     Parameters
     ----------
-    get
-        Gives the session.
+    make_engine
+        Gives the engine of that session.
+
+    Attributes
+    ----------
+    session
+        None before it is open.
     """
 
-    __slots__ = ("get",)
+    __slots__ = ("_lock", "_make_engine", "session")
 
-    def __init__(self, get: Callable[[], Any]) -> None:
-        self.get = get
+    def __init__(self, make_engine: Callable[[], Any]) -> None:
+        self._make_engine = make_engine
+        self._lock = allocate_lock()
+        self.session: Any = None
+
+    def open(self, make: Callable[[Any], Any]) -> Any:
+        """The session, which `make` makes of an engine."""
+        with self._lock:
+            if self.session is None:
+                self.session = make(self._make_engine())
+            return self.session
 
 
 class Place:
     """The call that this thread, or asyncio task, is at, in an engine whose calls run in the caller's process.
 
-    Attributes
+    Parameters
     ----------
     session
-        The one that the call belongs to, and that calls inside it use; given as a `Late` where it is not open yet.
+        The one that the call belongs to, and that calls inside it use; a `Late` where it is not open yet.
+
+    Attributes
+    ----------
     key : int
         The call's.
     post : Post or None
@@ -58,8 +76,14 @@ class Place:
 
     @property
     def session(self) -> Any:
+        """The session that is open, or None."""
         found = self._session
-        return found.get() if type(found) is Late else found
+        return found.session if type(found) is Late else found
+
+    def open_session(self, make: Callable[[Any], Any]) -> Any:
+        """The session, opened by `make` if need be."""
+        found = self._session
+        return found.open(make) if type(found) is Late else found
 
 
 here: ContextVar[Place | None] = ContextVar("manyhands_place", default=None)

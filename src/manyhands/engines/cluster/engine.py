@@ -11,17 +11,18 @@ from manyhands.core import place
 from manyhands.core.echo import list_log_levels, write
 from manyhands.core.exceptions import unpack_exception
 from manyhands.core.functions import FunctionTable
-from manyhands.core.model import Capabilities, EngineStats, MemoryFacts
+from manyhands.core.model import EngineStats, MemoryFacts
 from manyhands.core.modules import ModuleSurvey
 from manyhands.core.parcels import Input
 from manyhands.core.refs import Record, Ref, name_type
 from manyhands.core.resources import ONE_CPU
 from manyhands.core.run import get_own_run, guard
 from manyhands.core.serialize import INLINE_BYTES, Serializer
+from manyhands.engines.cluster.flights import Attempt, Flight, LostWorkerError, Result
 from manyhands.engines.cluster.gate import Gate
 from manyhands.engines.cluster.keeper import ClusterKeeper
-from manyhands.engines.cluster.packed import LOOSE, Packed, Slot, list_slots
-from manyhands.engines.cluster.station import CallFailed, StationRun
+from manyhands.engines.cluster.packed import LOOSE, Packed, Slot
+from manyhands.engines.cluster.station import CallFailedError, StationRun
 from manyhands.engines.cluster.task import Settings, Task
 from manyhands.errors import (
     InvalidArgumentError,
@@ -33,158 +34,11 @@ from manyhands.errors import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from typing import Any, Protocol
+    from typing import Any
 
     from manyhands.core.engine import Sink
-    from manyhands.core.model import ActorPlace, Call, CallOptions, EngineConfig
-
-    class Cluster(Protocol):
-        """What an engine's own library does for a session.
-
-        Attributes
-        ----------
-        name
-            Of the engine.
-        capabilities
-        """
-
-        name: str
-        capabilities: Capabilities
-
-        def connect(
-            self, workers: int, settings: Settings, topic: str, take: Callable[..., None]
-        ) -> int:
-            """Reach the workers, have a `Station` on each, and have messages of `topic` given to `take`.
-
-            Parameters
-            ----------
-            workers
-                How many calls may run at a time; 0 for as many as the cluster allows.
-
-            Returns
-            -------
-            int
-                How many do.
-
-            Raises
-            ------
-            WorkerStartError
-            """
-
-        def launch(
-            self, task: Task, inputs: list[Any], options: CallOptions, on_end: Callable[[Any], None]
-        ) -> Any:
-            """Have a worker run a task, given handles of its inputs; the handle of its result.
-
-            `on_end` is called with that from any thread, once, when the task has ended.
-            """
-
-        def explain_end(self, native: Any) -> BaseException | None:
-            """What a task failed with that has ended; None where it has its result."""
-
-        def fetch(self, native: Any) -> Packed:
-            """The value behind a handle."""
-
-        def hold(self, native: Any) -> Any:
-            """A handle that keeps its value in the cluster, for one that has come in a message."""
-
-        def store(self, packed: Packed) -> Any:
-            """Put a value into the cluster; its handle."""
-
-        def ask(self, method: str, *args: Any) -> list[Any]:
-            """Call a method of the session's stations, wherever there are some; what they answer."""
-
-        def follow(self, native: Any, on_end: Callable[[Any], None]) -> Any:
-            """The handle of a result that another session of the cluster waits for; see `launch`."""
-
-        def drop(self, natives: list[Any]) -> None:
-            """Have tasks given up that have not begun."""
-
-        def leave(self) -> None:
-            """In a call that waits: let another call run in its place."""
-
-        def enter(self) -> None:
-            """In a call that has waited: wait for a place to go on."""
-
-        def close(self, natives: list[Any]) -> None:
-            """Give up what has not ended, leave the cluster, and end it where it was begun for this session."""
-
-
-class LostWorkerError(WorkerDiedError):
-    """The worker that a call was given to has ended.
-
-    Attributes
-    ----------
-    worker
-        What the cluster called it.
-    """
-
-    def __init__(self, message: str, worker: str) -> None:
-        super().__init__(message)
-        self.worker = worker
-
-
-class Result:
-    """A result of a call that has ended, before anybody has read it.
-
-    Attributes
-    ----------
-    native
-        The cluster's handle.
-    packed
-        The value, where it is here; None where it is not.
-    kept
-        What its call was given: refs among that may come back, and have to be there until the result is read.
-    """
-
-    __slots__ = ("kept", "native", "packed")
-
-    def __init__(self, native: Any, packed: Packed | None, kept: object = None) -> None:
-        self.native = native
-        self.packed = packed
-        self.kept = kept
-
-
-class _Attempt:
-    """A call as it was sent, in case that it is sent again."""
-
-    __slots__ = ("arguments", "function", "inputs", "is_async", "key", "name", "options")
-
-    def __init__(
-        self,
-        key: int,
-        name: str,
-        function: tuple[str, int, Packed],
-        arguments: Packed,
-        inputs: list[Any],
-        options: CallOptions,
-        *,
-        is_async: bool,
-    ) -> None:
-        self.key = key
-        self.name = name
-        self.is_async = is_async
-        self.function = function
-        self.arguments = arguments
-        self.inputs = inputs
-        self.options = options
-
-    @property
-    def kept(self) -> object:
-        """The handles of all refs in it."""
-        return self.inputs, self.arguments.stubs, self.function[2].stubs
-
-
-class _Flight:
-    """An attempt that the cluster has."""
-
-    __slots__ = ("attempt", "id", "native", "packed")
-
-    def __init__(self, id: str, attempt: _Attempt) -> None:
-        self.id = id
-        self.attempt = attempt
-        self.native: Any = None
-        self.packed: Packed | None = None
+    from manyhands.core.model import ActorPlace, Call, Capabilities, EngineConfig
+    from manyhands.engines.cluster.cluster import Cluster
 
 
 class ClusterEngine:
@@ -220,7 +74,7 @@ class ClusterEngine:
         self._topic = f"manyhands-{os.urandom(6).hex()}"
         self._numbers = count(1)
         self._values = count(int.from_bytes(os.urandom(6), "big") << 16)
-        self._flights: dict[int, _Flight] = {}
+        self._flights: dict[int, Flight] = {}
         self._keys: dict[str, int] = {}
         self._joined: dict[str, Any] = {}
         self._marks: dict[str, set[str] | None] = {}  # what workers were at that are gone
@@ -259,23 +113,16 @@ class ClusterEngine:
             self._refuse(call)
             function = self._functions.register(call.fn)
             payload = self._serializer.dump_arguments(call.args, call.kwargs)
-            attempt = _Attempt(
-                call.key,
-                call.options.name or function.name,
-                (self._topic, function.key, Packed.of(function.payload)),
-                Packed.of(payload),
-                [slot.native for slot in list_slots(payload)],
-                call.options,
-                is_async=function.is_async,
-            )
+            name = call.options.name or function.name
+            attempt = Attempt(call, function, self._topic, payload, name=name)
             self._enter(attempt)
 
-    def resubmit(self, key: int, attempt: _Attempt) -> None:  # noqa: ARG002 - the attempt knows it
+    def resubmit(self, key: int, attempt: Attempt) -> None:  # noqa: ARG002 - the attempt knows it
         with guard():
             self._enter(attempt)
 
-    def _enter(self, attempt: _Attempt) -> None:
-        flight = _Flight(f"{self._topic}-{next(self._numbers)}", attempt)
+    def _enter(self, attempt: Attempt) -> None:
+        flight = Flight(f"{self._topic}-{next(self._numbers)}", attempt)
         with self._change:
             self._flights[attempt.key] = flight
             self._keys[flight.id] = attempt.key
@@ -285,7 +132,7 @@ class ClusterEngine:
         if goes:
             self._launch(flight)
 
-    def _launch(self, flight: _Flight) -> None:
+    def _launch(self, flight: Flight) -> None:
         assert self._settings is not None
         attempt, options = flight.attempt, flight.attempt.options
         task = Task(
@@ -307,7 +154,7 @@ class ClusterEngine:
             self._land(attempt.key, flight)
             raise
 
-    def _launch_anew(self, flight: _Flight) -> None:
+    def _launch_anew(self, flight: Flight) -> None:
         with self._change:
             if self._flights.get(flight.attempt.key) is not flight:
                 return
@@ -316,7 +163,7 @@ class ClusterEngine:
             self._keys[flight.id] = flight.attempt.key
         self._launch(flight)
 
-    def _land(self, key: int, flight: _Flight) -> bool:
+    def _land(self, key: int, flight: Flight) -> bool:
         """The cluster has a call no more; False where that was known."""
         with self._change:
             if self._flights.get(key) is not flight:
@@ -349,7 +196,7 @@ class ClusterEngine:
                 f"resources for calls yet (cpus, gpus, memory, resources); the engines 'local' and 'threads' have"
             )
 
-    def _take_end(self, flight: _Flight, native: Any) -> None:
+    def _take_end(self, flight: Flight, native: Any) -> None:
         key = flight.attempt.key
         joined = self._joined.pop(flight.id, None)
         if joined is not None:
@@ -372,17 +219,17 @@ class ClusterEngine:
             self._sink.take_failure(key, self._translate(error, flight), attempt)
         self.rouse()
 
-    def _was_at(self, worker: str, id: str) -> bool:
+    def _was_at(self, worker: str, call: str) -> bool:
         """Whether a worker that is gone had begun a call, or may have."""
         with self._reading:
             if worker not in self._marks:
                 answers = self._cluster.ask("read_marks", worker)
                 self._marks[worker] = set(answers[0]) if answers else None
             begun = self._marks[worker]
-        return begun is None or id in begun
+        return begun is None or call in begun
 
-    def _translate(self, error: BaseException, flight: _Flight) -> BaseException:
-        if isinstance(error, CallFailed):
+    def _translate(self, error: BaseException, flight: Flight) -> BaseException:
+        if isinstance(error, CallFailedError):
             return unpack_exception(error.packed)
         if isinstance(error, LostWorkerError):
             error = WorkerDiedError(str(error))
@@ -400,8 +247,8 @@ class ClusterEngine:
         if kind == "log":
             write("logging", *fields)
             return
-        id, *rest = fields
-        key = self._keys.get(id)
+        name, *rest = fields
+        key = self._keys.get(name)
         flight = self._flights.get(key) if key is not None else None
         if flight is None or key is None:
             return
@@ -414,11 +261,11 @@ class ClusterEngine:
             if isinstance(packed, Packed):
                 flight.packed = packed
         elif kind == "join":
-            self._joined[id] = rest[0]
+            self._joined[name] = rest[0]
         elif kind == "late":
             self._give_up(key, flight, unpack_exception(rest[0]))
 
-    def _give_up(self, key: int, flight: _Flight, error: BaseException) -> None:
+    def _give_up(self, key: int, flight: Flight, error: BaseException) -> None:
         """A call ends with an error, whatever its worker does."""
         if not self._land(key, flight):
             return
@@ -433,7 +280,7 @@ class ClusterEngine:
         try:
             packed = value.packed if value.packed is not None else self._fetch(value.native)
             return packed.load(self._keeper.adopt), None
-        except CallFailed as failure:
+        except CallFailedError as failure:
             return None, unpack_exception(failure.packed)
         except WorkerDiedError as lost:
             return None, lost
@@ -549,7 +396,7 @@ class ClusterEngine:
         is_ours = self._is_nested and isinstance(run, StationRun)
         return run.task.key if is_ours else 0
 
-    def start_actor(self, actor: int, call: Call, where: ActorPlace) -> None:
+    def start_actor(self, actor: int, call: Call, where: ActorPlace) -> None:  # noqa: ARG002 - none can be
         raise UnsupportedError(
             f"the engine {self.name!r} has no actors; 'local', 'threads' and 'inline' have"
         )
@@ -568,7 +415,7 @@ class ClusterEngine:
             f"the workers of the engine {self.name!r} are the cluster's; those of 'local' and 'threads' can be replaced"
         )
 
-    def wait_until(self, is_done: Callable[[], bool], timeout: float | None, key: int = 0) -> bool:
+    def wait_until(self, is_done: Callable[[], bool], timeout: float | None, key: int = 0) -> bool:  # noqa: ARG002 - the end of any call wakes
         if is_done():
             return True
         run = get_own_run()
@@ -576,9 +423,7 @@ class ClusterEngine:
             return self._wait_in(run, is_done, timeout)
         return self._wait(is_done, timeout)
 
-    def _wait_in(
-        self, run: StationRun, is_done: Callable[[], bool], timeout: float | None
-    ) -> bool:
+    def _wait_in(self, run: StationRun, is_done: Callable[[], bool], timeout: float | None) -> bool:
         """Wait in a call, which lets others run meanwhile."""
         with run:
             run.set_wake(self.rouse)
@@ -633,5 +478,3 @@ def _refuse_settings(config: EngineConfig, name: str) -> None:
             raise UnsupportedError(
                 f"{option}={value!r}: the workers of the engine {name!r} are the cluster's; 'local' has it"
             )
-
-

@@ -1,4 +1,4 @@
-"""What calls print and log in processes that belong to others: it goes to their sessions, and the rest where it went."""
+"""What calls print in processes that belong to others: it goes to their sessions, the rest where it went."""
 
 from __future__ import annotations
 

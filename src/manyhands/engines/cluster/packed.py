@@ -5,7 +5,6 @@ from __future__ import annotations
 from pickle import PickleBuffer
 
 from manyhands.core.parcels import Parcel, Piece, open_pickle
-from manyhands.core.refs import Record
 from manyhands.core.serialize import dump_result
 
 TYPE_CHECKING = False
@@ -14,6 +13,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from manyhands.core.parcels import Payload
+    from manyhands.core.refs import Record
 
     Stub = tuple[int, Any, str, int]
     """What a ref is while it travels: its number, the cluster's handle of its value, and the value's type and size."""
@@ -154,5 +154,3 @@ def _get_bytes(part: Any) -> bytes:
 
 def _make_reader(packed: Packed, hand_out: Callable[[Stub], Record]) -> Callable[[], Any]:
     return lambda: packed.load(hand_out)
-
-

@@ -23,35 +23,13 @@ from manyhands.errors import CallInterrupted, UnloadableError, WorkerStartError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
+    from asyncio import Task as Task_
     from collections.abc import Callable, Iterable, Sequence
-    from typing import Any, Protocol
+    from typing import Any
 
     from manyhands.core.attempt import Outcome
+    from manyhands.engines.cluster.cluster import Link
     from manyhands.engines.cluster.task import Settings, Task
-
-    class Link(Protocol):
-        """What the engine's own library does for a process of its workers."""
-
-        def send(self, topic: str, message: tuple[Any, ...]) -> None:
-            """Send a message to a session."""
-
-        def fetch(self, native: Any) -> Packed:
-            """The value behind a handle of the cluster."""
-
-        def hold(self, native: Any) -> Any:
-            """A handle that keeps its value in the cluster."""
-
-        def leave(self) -> None:
-            """In a call that waits: let another call run in its place."""
-
-        def enter(self) -> None:
-            """In a call that has waited: wait for a place to go on."""
-
-        def open_session(self, station: Station) -> Any:
-            """A session for calls that calls of this process make."""
-
-        def die(self) -> None:
-            """End this process."""
 
 
 GRACE_SECONDS = 1.0
@@ -124,7 +102,7 @@ class StationRun(Run):
         """Actors do not live here yet."""
 
 
-class CallFailed(Exception):
+class CallFailedError(Exception):
     """What a call's failure is to the cluster: it carries the packed error."""
 
     def __init__(self, packed: bytes) -> None:
@@ -132,7 +110,7 @@ class CallFailed(Exception):
         self.packed = packed
 
     def __reduce__(self) -> Any:
-        return CallFailed, (self.packed,)
+        return CallFailedError, (self.packed,)
 
     def __str__(self) -> str:
         return "a call of manyhands has failed; its session has the error"
@@ -160,9 +138,10 @@ class Station:
         self._withdrawn: set[str] = set()
         self._ended: deque[str] = deque(maxlen=_REMEMBERED)
         self._functions: dict[tuple[str, int], Callable[..., Any]] = {}
-        self._late = Watchdog(self._take_due)
+        self._watchdog = Watchdog(self._take_due)
         self._loop: AbstractEventLoop | None = None
-        self._nested: Any = None
+        self._engine: Any = None  # of the session of calls that calls make here
+        self._late = place.Late(self._make_engine)
         self._preparation: WorkerStartError | None = None
         self._is_prepared = False
         self._preparing = threading.Lock()
@@ -181,13 +160,13 @@ class Station:
 
         Raises
         ------
-        CallFailed
+        CallFailedError
         """
         self._prepare()
         try:
             run = self._begin(task, inputs)
         except BaseException as error:
-            raise CallFailed(pack_exception(error)) from None
+            raise CallFailedError(pack_exception(error)) from None
         begin = monotonic()
         try:
             value, error = self._execute(run)
@@ -198,7 +177,7 @@ class Station:
                 except BaseException as unpicklable:
                     error = unpicklable
         finally:
-            self._late.unwatch(run)
+            self._watchdog.unwatch(run)
             with self._change:
                 self._runs.pop(task.id, None)
                 self._marks.write(self._runs)
@@ -211,11 +190,11 @@ class Station:
         if error is None and packed is None:
             return self._join(run, value)
         if error is not None:
-            if self._nested is not None:
-                self._nested.cancel_children(task.key)
+            if self._late.session is not None:
+                self._late.session.cancel_children(task.key)
             if run.is_over_time():
                 error = run.make_timeout_error(error)
-            raise CallFailed(pack_exception(error, skip=2))
+            raise CallFailedError(pack_exception(error, skip=2))
         assert packed is not None
         run.send("end", task.id, seconds, packed if packed.nbytes <= 1024 else packed.nbytes)
         return packed
@@ -240,17 +219,15 @@ class Station:
     def _execute(self, run: StationRun) -> Outcome:
         run.began = monotonic()
         if run.task.timeout is not None:
-            self._late.watch(run, run.task.timeout)
+            self._watchdog.watch(run, run.task.timeout)
         run.context = copy_context()
-        value, error = run.perform(place.Late(self.get_session), run)  # type: ignore[arg-type]
+        value, error = run.perform(self._late, run)  # type: ignore[arg-type]
         if error is None and is_awaitable(value):
             return self._attend(run, value)
         return value, error
 
     def _attend(self, run: StationRun, awaitable: Any) -> Outcome:
         """Go on with a coroutine on this process's event loop, and leave the place to other calls."""
-        import asyncio
-
         loop = self._get_loop()
         ended = threading.Event()
         outcome: list[Outcome] = []
@@ -261,7 +238,7 @@ class Station:
             if not run.set_stop(lambda: loop.call_soon_threadsafe(task.cancel)):
                 loop.call_soon(task.cancel)
 
-        def end(task: asyncio.Task[Outcome]) -> None:
+        def end(task: Task_[Outcome]) -> None:
             outcome.append((None, CallInterrupted()) if task.cancelled() else task.result())
             ended.set()
 
@@ -272,14 +249,13 @@ class Station:
 
     def _join(self, run: StationRun, future: Future[Any]) -> Packed:
         """A call gave a future: its result is the call's."""
-        engine = self._nested._engine if self._nested is not None else None
-        native = engine.get_native(future) if engine is not None else None
+        native = self._engine.get_native(future) if self._engine is not None else None
         if native is None:  # of another session, or with a life of its own: it is waited for here
             self.link.leave()
             try:
                 return pack_result(future.result())
             except BaseException as error:
-                raise CallFailed(pack_exception(error)) from None
+                raise CallFailedError(pack_exception(error)) from None
         run.send("join", run.task.id, native)
         return pack_result(None)
 
@@ -305,7 +281,7 @@ class Station:
                 self._is_prepared = True
                 self._preparation = self._initialize()
             if self._preparation is not None:
-                raise CallFailed(pack_exception(self._preparation))
+                raise CallFailedError(pack_exception(self._preparation))
 
     def _initialize(self) -> WorkerStartError | None:
         if self.settings.initializer is None:
@@ -326,27 +302,27 @@ class Station:
     def withdraw(self, ids: Iterable[str]) -> set[str]:
         """Do not begin these calls any more; those of them that have begun."""
         with self._change:
-            begun = {id for id in ids if id in self._runs or id in self._ended}
-            self._withdrawn.update(id for id in ids if id not in begun)
+            begun = {name for name in ids if name in self._runs or name in self._ended}
+            self._withdrawn.update(name for name in ids if name not in begun)
             return begun
 
     def interrupt(self, ids: Iterable[str]) -> None:
         """End calls that run, with the process if need be."""
-        for id in ids:
-            run = self._runs.get(id)
+        for name in ids:
+            run = self._runs.get(name)
             if run is not None:
                 run.interrupt()
                 self._ring()
-                self._late.watch(run, GRACE_SECONDS)
+                self._watchdog.watch(run, GRACE_SECONDS)
 
     def list_running(self) -> list[str]:
         """The calls that run here."""
         return list(self._runs)
 
-    def grant(self, id: str, items: int) -> None:
+    def grant(self, name: str, items: int) -> None:
         """The consumer of a stream has taken so many items."""
         with self._change:
-            run = self._runs.get(id)
+            run = self._runs.get(name)
             if run is not None:
                 run.credit += items
                 self._change.notify_all()
@@ -379,26 +355,23 @@ class Station:
         with self._change:
             self._change.notify_all()
 
+    def _make_engine(self) -> Any:
+        self._engine = self.link.make_engine(self.settings)
+        return self._engine
+
     def tell(self, *message: Any) -> None:
         """Send a message to the program's own session."""
         self.link.send(self.settings.session, message)
 
-    def get_session(self) -> Any:
-        """The session of calls that calls make here."""
-        with self._opening:
-            if self._nested is None:
-                self._nested = self.link.open_session(self)
-            return self._nested
-
     def close(self) -> None:
         """The session has ended."""
-        self._late.close()
+        self._watchdog.close()
         for run in list(self._runs.values()):
             run.interrupt()
         self._ring()
         self._marks.close()
-        if self._nested is not None:
-            self._nested.close()
+        if self._late.session is not None:
+            self._late.session.close()
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._loop.stop)
 
@@ -407,7 +380,7 @@ class Station:
             run.is_late = True
             run.interrupt()
             self._ring()
-            self._late.watch(run, GRACE_SECONDS)
+            self._watchdog.watch(run, GRACE_SECONDS)
             return
         stack = see_stack(run.thread) if run.thread else ""
         if run.is_late:
@@ -429,5 +402,3 @@ class Station:
             loop.run_until_complete(loop.shutdown_asyncgens())
         finally:
             loop.close()
-
-

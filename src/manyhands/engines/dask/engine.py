@@ -9,7 +9,8 @@ from distributed import Client, LocalCluster
 from distributed.scheduler import KilledWorker
 
 from manyhands.core.model import Capabilities
-from manyhands.engines.cluster.engine import ClusterEngine, LostWorkerError
+from manyhands.engines.cluster.engine import ClusterEngine
+from manyhands.engines.cluster.flights import LostWorkerError
 from manyhands.engines.dask.handle import Handle, hold
 from manyhands.engines.dask.scheduler import OneLife
 from manyhands.engines.dask.worker import Sites, ask_station, perform
@@ -34,7 +35,7 @@ _HOST = "127.0.0.1"
 
 
 class DaskCluster:
-    """See `manyhands.engines.cluster.engine.Cluster`.
+    """See `manyhands.engines.cluster.cluster.Cluster`.
 
     Parameters
     ----------
@@ -47,7 +48,6 @@ class DaskCluster:
         isolates=True,
         parallel=True,
         pickles=True,
-        interrupts=True,
         actors=False,
         resources=False,
         shares=False,
@@ -192,5 +192,3 @@ def _explain(error: BaseException | None) -> BaseException:
     if error is None or isinstance(error, CancelledError):
         return WorkerDiedError("the call was cancelled in the Dask cluster, by somebody else")
     return error
-
-

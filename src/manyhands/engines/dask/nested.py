@@ -8,14 +8,11 @@ from distributed import get_client, get_worker, rejoin, secede
 
 from manyhands.engines.cluster.engine import ClusterEngine
 from manyhands.engines.dask.engine import DaskCluster
-from manyhands.session import Session
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
-    from manyhands.engines.cluster.station import Station
     from manyhands.engines.cluster.task import Settings
     from manyhands.engines.dask.handle import Handle
 
@@ -24,7 +21,11 @@ class NestedCluster(DaskCluster):
     """The cluster, seen from one of its workers."""
 
     def connect(
-        self, workers: int, settings: Settings, topic: str, take: Callable[..., None]
+        self,
+        workers: int,  # noqa: ARG002 - the program's session counts
+        settings: Settings,
+        topic: str,
+        take: Callable[..., None],
     ) -> int:
         self._client = get_client()
         self._settings = settings
@@ -42,8 +43,6 @@ class NestedCluster(DaskCluster):
         self._client.unsubscribe_topic(self._topic)
 
 
-def open_session(station: Station) -> Session:
-    """A session whose calls go to the cluster's workers, as those of the program do."""
-    cluster = NestedCluster(get_worker().scheduler.address)
-    engine = ClusterEngine(cluster, station.settings)
-    return Session(engine)
+def make_engine(settings: Settings) -> ClusterEngine:
+    """An engine whose calls go to the cluster's workers, as those of the program do."""
+    return ClusterEngine(NestedCluster(get_worker().scheduler.address), settings)

@@ -16,7 +16,6 @@ from manyhands.engines.dask.scheduler import PREFIX
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from logging import LogRecord
     from typing import Any
 
@@ -70,7 +69,7 @@ class Sites(WorkerPlugin):
 
 
 class DaskLink:
-    """See `manyhands.engines.cluster.station.Link`."""
+    """See `manyhands.engines.cluster.cluster.Link`."""
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
@@ -95,10 +94,10 @@ class DaskLink:
     def enter(self) -> None:
         rejoin()
 
-    def open_session(self, station: Station) -> Any:
-        from manyhands.engines.dask.nested import open_session
+    def make_engine(self, settings: Settings) -> Any:
+        from manyhands.engines.dask.nested import make_engine
 
-        return open_session(station)
+        return make_engine(settings)
 
     def die(self) -> None:
         sleep(0.1)  # what was sent goes first

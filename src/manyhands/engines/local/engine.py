@@ -17,6 +17,7 @@ from time import monotonic
 
 from manyhands.core.afterlife import renew
 from manyhands.core.coroutines import choose_runner
+from manyhands.core.echo import list_log_levels, warn, write
 from manyhands.core.functions import FunctionTable, name_callable
 from manyhands.core.model import Capabilities, EngineStats
 from manyhands.core.modules import ModuleSurvey
@@ -28,7 +29,6 @@ from manyhands.engines.local import messages as m
 from manyhands.engines.local.courier import Courier, LateStore
 from manyhands.engines.local.cpus import count_cpus
 from manyhands.engines.local.driver import Driver
-from manyhands.core.echo import list_log_levels, warn, write
 from manyhands.engines.local.intake import Intake
 from manyhands.engines.local.limits import Limits
 from manyhands.engines.local.nesting import Nesting

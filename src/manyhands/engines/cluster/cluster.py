@@ -1,0 +1,110 @@
+"""What an engine asks of the library whose cluster it uses."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from manyhands.core.engine import Engine
+    from manyhands.core.model import CallOptions, Capabilities
+    from manyhands.engines.cluster.packed import Packed
+    from manyhands.engines.cluster.task import Settings, Task
+
+
+class Cluster(Protocol):
+    """What an engine's own library does for a session.
+
+    Attributes
+    ----------
+    name
+        Of the engine.
+    capabilities
+    """
+
+    name: str
+    capabilities: Capabilities
+
+    def connect(
+        self, workers: int, settings: Settings, topic: str, take: Callable[..., None]
+    ) -> int:
+        """Reach the workers, have a `Station` on each, and have messages of `topic` given to `take`.
+
+        Parameters
+        ----------
+        workers
+            How many calls may run at a time; 0 for as many as the cluster allows.
+
+        Returns
+        -------
+        int
+            How many do.
+
+        Raises
+        ------
+        WorkerStartError
+        """
+
+    def launch(
+        self, task: Task, inputs: list[Any], options: CallOptions, on_end: Callable[[Any], None]
+    ) -> Any:
+        """Have a worker run a task, given handles of its inputs; the handle of its result.
+
+        `on_end` is called with that from any thread, once, when the task has ended.
+        """
+
+    def explain_end(self, native: Any) -> BaseException | None:
+        """What a task failed with that has ended; None where it has its result."""
+
+    def fetch(self, native: Any) -> Packed:
+        """The value behind a handle."""
+
+    def hold(self, native: Any) -> Any:
+        """A handle that keeps its value in the cluster, for one that has come in a message."""
+
+    def store(self, packed: Packed) -> Any:
+        """Put a value into the cluster; its handle."""
+
+    def ask(self, method: str, *args: Any) -> list[Any]:
+        """Call a method of the session's stations, wherever there are some; what they answer."""
+
+    def follow(self, native: Any, on_end: Callable[[Any], None]) -> Any:
+        """The handle of a result that another session of the cluster waits for; see `launch`."""
+
+    def drop(self, natives: list[Any]) -> None:
+        """Have tasks given up that have not begun."""
+
+    def leave(self) -> None:
+        """In a call that waits: let another call run in its place."""
+
+    def enter(self) -> None:
+        """In a call that has waited: wait for a place to go on."""
+
+    def close(self, natives: list[Any]) -> None:
+        """Give up what has not ended, leave the cluster, and end it where it was begun for this session."""
+
+
+class Link(Protocol):
+    """What the engine's own library does for a process of its workers."""
+
+    def send(self, topic: str, message: tuple[Any, ...]) -> None:
+        """Send a message to a session."""
+
+    def fetch(self, native: Any) -> Packed:
+        """The value behind a handle of the cluster."""
+
+    def hold(self, native: Any) -> Any:
+        """A handle that keeps its value in the cluster."""
+
+    def leave(self) -> None:
+        """In a call that waits: let another call run in its place."""
+
+    def enter(self) -> None:
+        """In a call that has waited: wait for a place to go on."""
+
+    def make_engine(self, settings: Settings) -> Engine:
+        """What runs calls that calls of this process make."""
+
+    def die(self) -> None:
+        """End this process."""
