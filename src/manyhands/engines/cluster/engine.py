@@ -256,10 +256,8 @@ class ClusterEngine:
             self._sink.take_item(key, Result(None, rest[0]))
             self.rouse()
         elif kind == "end":
-            seconds, packed = rest
+            seconds, flight.packed = rest
             self._stats.computing += seconds
-            if isinstance(packed, Packed):
-                flight.packed = packed
         elif kind == "join":
             self._joined[name] = rest[0]
         elif kind == "late":
@@ -393,8 +391,7 @@ class ClusterEngine:
     def get_running(self) -> int:
         here = place.here.get()
         run = here.post if here is not None else None
-        is_ours = self._is_nested and isinstance(run, StationRun)
-        return run.task.key if is_ours else 0
+        return run.task.key if self._is_nested and isinstance(run, StationRun) else 0
 
     def start_actor(self, actor: int, call: Call, where: ActorPlace) -> None:  # noqa: ARG002 - none can be
         raise UnsupportedError(

@@ -29,19 +29,20 @@ class Marks:
         fd = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             os.ftruncate(fd, _SIZE)
-            self._memory = mmap.mmap(fd, _SIZE)
+            self._memory: mmap.mmap | None = mmap.mmap(fd, _SIZE)
         finally:
             os.close(fd)
 
     def write(self, ids: Iterable[str]) -> None:
-        """These are what it is at now."""
+        """These are what it is at now; after `close` nobody is told."""
         content = "\n".join(ids).encode()[: _SIZE - 1] + b"\0"
-        self._memory[: len(content)] = content
+        if self._memory is not None:
+            self._memory[: len(content)] = content
 
     def close(self) -> None:
         """Remove the file."""
         self._path.unlink(missing_ok=True)
-        self._memory.close()
+        self._memory = None
 
 
 def read_marks(session: str, worker: str) -> list[str] | None:

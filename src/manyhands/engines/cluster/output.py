@@ -42,8 +42,8 @@ class _Fork(TextIOBase):
 def share_output() -> None:
     """Have what calls of this process print sent to their sessions; again does nothing."""
     if not isinstance(sys.stdout, _Fork):
-        sys.stdout = _Fork("stdout", sys.stdout)  # type: ignore[assignment]
-        sys.stderr = _Fork("stderr", sys.stderr)  # type: ignore[assignment]
+        sys.stdout = _Fork("stdout", sys.stdout)
+        sys.stderr = _Fork("stderr", sys.stderr)
 
 
 def _get_run() -> StationRun | None:

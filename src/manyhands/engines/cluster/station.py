@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 GRACE_SECONDS = 1.0
 """How long a call has to yield after it was interrupted."""
 
+_MESSAGE_BYTES = 1024
+"""Up to which size a result goes to the session at once, which then need not ask for it."""
+
 _REMEMBERED = 10_000
 """Calls that have ended and are still known as such, for those who cancel them too late."""
 
@@ -169,35 +172,37 @@ class Station:
             raise CallFailedError(pack_exception(error)) from None
         begin = monotonic()
         try:
-            value, error = self._execute(run)
-            packed = None
-            if error is None and not isinstance(value, Future):
-                try:
-                    packed = pack_result(value)
-                except BaseException as unpicklable:
-                    error = unpicklable
+            value, failure = self._execute(run)
         finally:
-            self._watchdog.unwatch(run)
-            with self._change:
-                self._runs.pop(task.id, None)
-                self._marks.write(self._runs)
-                self._ended.append(task.id)
-                run.is_ended = True
-                self._change.notify_all()
-            run.flush()
-            run.let_go()
+            self._end(run)
         seconds = monotonic() - begin
-        if error is None and packed is None:
+        if failure is None and isinstance(value, Future):
             return self._join(run, value)
-        if error is not None:
+        if failure is None:
+            try:
+                packed = pack_result(value)
+            except Exception as unpicklable:
+                failure = unpicklable
+        if failure is not None:
             if self._late.session is not None:
                 self._late.session.cancel_children(task.key)
             if run.is_over_time():
-                error = run.make_timeout_error(error)
-            raise CallFailedError(pack_exception(error, skip=2))
-        assert packed is not None
-        run.send("end", task.id, seconds, packed if packed.nbytes <= 1024 else packed.nbytes)
+                failure = run.make_timeout_error(failure)
+            raise CallFailedError(pack_exception(failure, skip=2))
+        small = packed if packed.nbytes <= _MESSAGE_BYTES else None
+        run.send("end", task.id, seconds, small)
         return packed
+
+    def _end(self, run: StationRun) -> None:
+        self._watchdog.unwatch(run)
+        with self._change:
+            self._runs.pop(run.task.id, None)
+            self._marks.write(self._runs)
+            self._ended.append(run.task.id)
+            run.is_ended = True
+            self._change.notify_all()
+        run.flush()
+        run.let_go()
 
     def _begin(self, task: Task, inputs: Sequence[Packed]) -> StationRun:
         fn = self._load_function(task)

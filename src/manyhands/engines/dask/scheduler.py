@@ -14,7 +14,7 @@ PREFIX = "manyhands-"
 """What the keys of our calls begin with."""
 
 
-class OneLife(SchedulerPlugin):
+class OneLife(SchedulerPlugin):  # type: ignore[misc]
     """A call whose worker dies has failed, and its session decides whether it runs again.
 
     By itself Dask would run it again three times, and a call that kills its workers would kill four of them. Results

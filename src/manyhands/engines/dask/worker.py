@@ -28,7 +28,7 @@ _stations: dict[str, Station] = {}
 """Of this process, by the names of their sessions."""
 
 
-class Sites(WorkerPlugin):
+class Sites(WorkerPlugin):  # type: ignore[misc]
     """Opens a station on each worker, also on those that come later.
 
     Parameters
