@@ -21,10 +21,13 @@ class Cluster(Protocol):
     name
         Of the engine.
     capabilities
+    is_near
+        Whether the workers are of this machine, and find the modules that this process finds.
     """
 
     name: str
     capabilities: Capabilities
+    is_near: bool
 
     def connect(
         self, workers: int, settings: Settings, topic: str, take: Callable[..., None]

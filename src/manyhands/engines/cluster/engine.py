@@ -12,7 +12,6 @@ from manyhands.core.echo import list_log_levels, write
 from manyhands.core.exceptions import unpack_exception
 from manyhands.core.functions import FunctionTable
 from manyhands.core.model import EngineStats, MemoryFacts
-from manyhands.core.modules import ModuleSurvey
 from manyhands.core.parcels import Input
 from manyhands.core.refs import Record, Ref, name_type
 from manyhands.core.resources import ONE_CPU
@@ -24,6 +23,7 @@ from manyhands.engines.cluster.keeper import ClusterKeeper
 from manyhands.engines.cluster.packed import LOOSE, Packed, Slot
 from manyhands.engines.cluster.station import CallFailedError, StationRun
 from manyhands.engines.cluster.task import Settings, Task
+from manyhands.engines.cluster.travel import TravelSurvey
 from manyhands.errors import (
     InvalidArgumentError,
     UnloadableError,
@@ -82,7 +82,7 @@ class ClusterEngine:
         self._change = threading.Condition(threading.RLock())
         self._stats = EngineStats()
         self._is_closed = False
-        survey = ModuleSurvey()
+        survey = TravelSurvey(is_near=self._cluster.is_near)
         self._serializer = Serializer(survey.travels_by_value, lambda: LOOSE, self._topic)
         self._functions = FunctionTable(self._serializer, survey.travels_by_value)
         self._keeper = ClusterKeeper(self._fetch, self._hold)

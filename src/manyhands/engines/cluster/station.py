@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from asyncio import Task as Task_
     from collections.abc import Callable, Iterable, Sequence
-    from typing import Any
+    from typing import Any, NoReturn
 
     from manyhands.core.attempt import Outcome
     from manyhands.engines.cluster.cluster import Link
@@ -178,20 +178,22 @@ class Station:
         seconds = monotonic() - begin
         if failure is None and isinstance(value, Future):
             return self._join(run, value)
-        if failure is None:
-            try:
-                packed = pack_result(value)
-            except Exception as unpicklable:
-                failure = unpicklable
         if failure is not None:
-            if self._late.session is not None:
-                self._late.session.cancel_children(task.key)
-            if run.is_over_time():
-                failure = run.make_timeout_error(failure)
-            raise CallFailedError(pack_exception(failure, skip=2))
+            self._fail(run, failure)
+        try:
+            packed = pack_result(value)
+        except Exception as unpicklable:
+            self._fail(run, unpicklable)
         small = packed if packed.nbytes <= _MESSAGE_BYTES else None
         run.send("end", task.id, seconds, small)
         return packed
+
+    def _fail(self, run: StationRun, failure: BaseException) -> NoReturn:
+        if self._late.session is not None:
+            self._late.session.cancel_children(run.task.key)
+        if run.is_over_time():
+            failure = run.make_timeout_error(failure)
+        raise CallFailedError(pack_exception(failure, skip=2)) from None
 
     def _end(self, run: StationRun) -> None:
         self._watchdog.unwatch(run)

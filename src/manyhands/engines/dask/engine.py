@@ -11,6 +11,7 @@ from distributed.scheduler import KilledWorker
 from manyhands.core.model import Capabilities
 from manyhands.engines.cluster.engine import ClusterEngine
 from manyhands.engines.cluster.flights import LostWorkerError
+from manyhands.engines.cluster.versions import explain_difference, tell_versions
 from manyhands.engines.dask.handle import Handle, hold
 from manyhands.engines.dask.scheduler import OneLife
 from manyhands.engines.dask.worker import Sites, ask_station, perform
@@ -56,6 +57,7 @@ class DaskCluster:
 
     def __init__(self, address: str) -> None:
         self._address = address
+        self.is_near = address == "local"
         self._local: LocalCluster | None = None
 
     def connect(
@@ -81,6 +83,11 @@ class DaskCluster:
                 f"no Dask scheduler answers at {self._address!r}: {type(cause).__name__}: {cause}. Start one with "
                 f"`dask scheduler`, or use 'dask://local'"
             ) from cause
+        try:
+            self._check_versions()
+        except BaseException:
+            self._leave()
+            raise
         self._settings = settings
         self._topic = topic
         self._client.subscribe_topic(topic, lambda event: take(*loads(event[1])))
@@ -88,13 +95,21 @@ class DaskCluster:
         self._client.register_plugin(Sites(settings))
         return self._count_threads()
 
-    def _count_threads(self) -> int:
+    def _check_versions(self) -> None:
+        """See that what we send can be read there."""
         try:
             self._client.wait_for_workers(1, timeout=CONNECT_SECONDS)
         except TimeoutError:
             raise WorkerStartError(
                 f"the Dask cluster at {self._address!r} has no workers; start some with `dask worker ADDRESS`"
             ) from None
+        found = self._client.run(tell_versions, on_error="return")
+        for address, answer in found.items():
+            difference = explain_difference(answer)
+            if difference is not None:
+                raise WorkerStartError(f"the Dask worker {address}: {difference}")
+
+    def _count_threads(self) -> int:
         workers = self._client.scheduler_info(n_workers=-1)["workers"]
         return sum(worker["nthreads"] for worker in workers.values())
 
@@ -173,9 +188,12 @@ class DaskCluster:
             self._client.cancel([native.future for native in natives])
             self._client.unregister_worker_plugin(Sites.make_name(self._settings.session))
         finally:
-            self._client.close()
-            if self._local is not None:
-                self._local.close()
+            self._leave()
+
+    def _leave(self) -> None:
+        self._client.close()
+        if self._local is not None:
+            self._local.close()
 
 
 def DaskEngine(address: str) -> ClusterEngine:  # noqa: N802 - to whoever makes one it is a class
