@@ -46,7 +46,7 @@ def make_config(
     InvalidArgumentError, UnsupportedError
     """
     config = EngineConfig(_check_workers(workers, engine.name), initializer, initargs, start_method)
-    config.min_workers = _check_count(min_workers, "min_workers", 0, config.workers)
+    config.min_workers = _check_count(min_workers, "min_workers", 0, config.workers or None)
     config.max_calls_per_worker = _check_count(max_calls_per_worker, "max_calls_per_worker", 1)
     config.pin = pin
     config.gpus = _check_gpus(gpus)

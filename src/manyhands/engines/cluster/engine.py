@@ -117,9 +117,12 @@ class ClusterEngine:
             attempt = Attempt(call, function, self._topic, payload, name=name)
             self._enter(attempt)
 
-    def resubmit(self, key: int, attempt: Attempt) -> None:  # noqa: ARG002 - the attempt knows it
+    def resubmit(self, key: int, attempt: Attempt) -> None:
         with guard():
-            self._enter(attempt)
+            try:
+                self._enter(attempt)
+            except Exception as error:
+                self._sink.take_failure(key, error, None)
 
     def _enter(self, attempt: Attempt) -> None:
         flight = Flight(f"{self._topic}-{next(self._numbers)}", attempt)

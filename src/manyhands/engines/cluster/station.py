@@ -341,10 +341,13 @@ class Station:
     # Waiting.
 
     def wait_in(self, run: StationRun, is_done: Callable[[], bool]) -> None:
-        """Wait in a call, under its guard, until `is_done` or until it is interrupted."""
+        """Wait in a call, under its guard, until `is_done` or until it is interrupted; others run meanwhile."""
         run.set_wake(self._ring)
         try:
+            self.link.leave()
             self.wait_until(lambda: run.is_due or is_done())
+            if not run.is_due:
+                self.link.enter()
         finally:
             run.set_wake(None)
 

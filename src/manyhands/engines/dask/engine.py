@@ -116,6 +116,11 @@ class DaskCluster:
     def launch(
         self, task: Task, inputs: list[Any], options: CallOptions, on_end: Callable[[Any], None]
     ) -> Handle:
+        if self._client.status != "running":
+            raise WorkerDiedError(
+                f"no connection to the Dask scheduler at {self._address!r} any more; once it is back, open another "
+                f"session"
+            )
         future = self._client.submit(
             perform,
             task,
@@ -184,9 +189,12 @@ class DaskCluster:
 
     def close(self, natives: list[Handle]) -> None:
         try:
-            self._client.unsubscribe_topic(self._topic)
-            self._client.cancel([native.future for native in natives])
-            self._client.unregister_worker_plugin(Sites.make_name(self._settings.session))
+            if self._client.status == "running":
+                self._client.unsubscribe_topic(self._topic)
+                self._client.cancel([native.future for native in natives])
+                self._client.unregister_worker_plugin(Sites.make_name(self._settings.session))
+        except OSError:
+            pass  # the scheduler went meanwhile
         finally:
             self._leave()
 

@@ -238,6 +238,7 @@ def a_stream_that_has_begun_dies_with_its_worker(open_session: OpenSession) -> N
         task = mh.task(_die_and_yield, worker_retries=5, retries=5)
         stream = task.stream(str(folder), 3)
         check_equal([next(stream) for _ in range(3)], [0, 1, 2])
+        work.Gate(folder).open()
         with expect(mh.WorkerDiedError):
             next(stream)
         check_equal(list(stream), [])
@@ -455,6 +456,8 @@ def _die_and_yield(folder: str, after: int) -> Iterator[int]:
     is_first = work.Mark(folder).add("attempt") == 1
     for number in range(5):
         if is_first and number == after:
+            if after:  # what it yielded may be under way
+                work.Gate(folder).enter()
             strike(Damage.KILL)
         yield number
 
