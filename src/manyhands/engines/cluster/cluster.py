@@ -78,11 +78,8 @@ class Cluster(Protocol):
     def drop(self, natives: list[Any]) -> None:
         """Have tasks given up that have not begun."""
 
-    def leave(self) -> None:
-        """In a call that waits: let another call run in its place."""
-
-    def enter(self) -> None:
-        """In a call that has waited: wait for a place to go on."""
+    def report(self, *message: Any) -> None:
+        """In a worker: send a message to the program's session."""
 
     def close(self, natives: list[Any]) -> None:
         """Give up what has not ended, leave the cluster, and end it where it was begun for this session."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from itertools import count
+from math import inf
 from time import monotonic
 
 from manyhands.core import place
@@ -20,7 +21,7 @@ from manyhands.core.serialize import INLINE_BYTES, Serializer
 from manyhands.engines.cluster.flights import Attempt, Flight, LostWorkerError, Result
 from manyhands.engines.cluster.gate import Gate
 from manyhands.engines.cluster.keeper import ClusterKeeper
-from manyhands.engines.cluster.packed import LOOSE, Packed, Slot
+from manyhands.engines.cluster.packed import LOOSE, Joined, Packed, Slot
 from manyhands.engines.cluster.station import CallFailedError, StationRun
 from manyhands.engines.cluster.task import Settings, Task
 from manyhands.engines.cluster.travel import TravelSurvey
@@ -39,6 +40,10 @@ if TYPE_CHECKING:
     from manyhands.core.engine import Sink
     from manyhands.core.model import ActorPlace, Call, Capabilities, EngineConfig
     from manyhands.engines.cluster.cluster import Cluster
+
+_CLOSED_SECONDS = 0.02
+_LONGEST_SECONDS = 3600.0
+"""Between two looks of who waits: of a session that has ended, and else."""
 
 
 class ClusterEngine:
@@ -203,11 +208,8 @@ class ClusterEngine:
         key = flight.attempt.key
         joined = self._joined.pop(flight.id, None)
         if joined is not None:
-            flight.packed = None
             self._leave_gate(key)
-            flight.native = self._cluster.follow(
-                joined, lambda ended: self._take_end(flight, ended)
-            )
+            self._follow(flight, joined)
             return
         error = self._cluster.explain_end(native)
         if isinstance(error, LostWorkerError) and not self._was_at(error.worker, flight.id):
@@ -221,6 +223,20 @@ class ClusterEngine:
             attempt = flight.attempt if _is_repeatable(error) else None
             self._sink.take_failure(key, self._translate(error, flight), attempt)
         self.rouse()
+
+    def _follow(self, flight: Flight, joined: Any) -> None:
+        """A call gave a future: it ends with that, or with what that has joined in turn."""
+
+        def end(native: Any) -> None:
+            if self._cluster.explain_end(native) is None:
+                found = self._cluster.fetch(native)
+                if isinstance(found, Joined):
+                    self._follow(flight, found.native)
+                    return
+                flight.packed = found
+            self._take_end(flight, native)
+
+        flight.native = self._cluster.follow(joined, end)
 
     def _was_at(self, worker: str, call: str) -> bool:
         """Whether a worker that is gone had begun a call, or may have."""
@@ -237,8 +253,15 @@ class ClusterEngine:
         if isinstance(error, LostWorkerError):
             error = WorkerDiedError(str(error))
             error.call, error.key = flight.attempt.name, flight.attempt.key
-            self._stats.deaths += 1
+            self._note_death()
         return error
+
+    def _note_death(self) -> None:
+        """A worker has died: the program's session counts."""
+        if self._is_nested:
+            self._cluster.report("death")
+        else:
+            self._stats.deaths += 1
 
     # Messages of stations.
 
@@ -249,6 +272,9 @@ class ClusterEngine:
             return
         if kind == "log":
             write("logging", *fields)
+            return
+        if kind == "death":
+            self._stats.deaths += 1
             return
         name, *rest = fields
         key = self._keys.get(name)
@@ -270,7 +296,7 @@ class ClusterEngine:
         """A call ends with an error, whatever its worker does."""
         if not self._land(key, flight):
             return
-        self._stats.deaths += 1
+        self._note_death()
         threading.Thread(target=self._cluster.drop, args=([flight.native],), daemon=True).start()
         self._sink.take_failure(key, error, flight.attempt)
         self.rouse()
@@ -295,13 +321,10 @@ class ClusterEngine:
     def _fetch(self, native: Any) -> Packed:
         if isinstance(native, Packed):
             return native
-        if get_own_run() is None:
+        run = get_own_run()
+        if not isinstance(run, StationRun):
             return self._cluster.fetch(native)
-        self._cluster.leave()
-        try:
-            return self._cluster.fetch(native)
-        finally:
-            self._cluster.enter()
+        return run.wait(lambda: self._cluster.fetch(native))
 
     def _hold(self, native: Any) -> Any:
         return native if isinstance(native, Packed) else self._cluster.hold(native)
@@ -389,7 +412,10 @@ class ClusterEngine:
         """Messages are taken in by the cluster's own threads."""
 
     def attend(self) -> None:
-        """As with `look`."""
+        """A call waits by means of its own: others run in its place from now on."""
+        run = get_own_run()
+        if isinstance(run, StationRun):
+            run.leave()
 
     def get_running(self) -> int:
         here = place.here.get()
@@ -428,17 +454,22 @@ class ClusterEngine:
         with run:
             run.set_wake(self.rouse)
             try:
-                self._cluster.leave()
-                self._wait(lambda: run.is_due or is_done(), timeout)
-                if not run.is_due:  # else it ends, and needs no place for that
-                    self._cluster.enter()
+                run.wait(lambda: self._wait(lambda: run.is_due or is_done(), timeout))
             finally:
                 run.set_wake(None)
             return is_done()
 
     def _wait(self, is_done: Callable[[], bool], timeout: float | None) -> bool:
+        deadline = inf if timeout is None else monotonic() + timeout
         with self._change:
-            return self._change.wait_for(is_done, timeout)
+            while not is_done():
+                left = deadline - monotonic()
+                if left <= 0:
+                    return False
+                # Of what ends with the session nobody tells.
+                longest = _CLOSED_SECONDS if self._is_closed else _LONGEST_SECONDS
+                self._change.wait(min(left, longest))
+        return True
 
     def rouse(self) -> None:
         with self._change:

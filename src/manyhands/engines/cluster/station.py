@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from contextvars import copy_context
 from time import monotonic
 
 from manyhands.core import place
-from manyhands.core.attempt import attempt_rest, is_awaitable
+from manyhands.core.attempt import attempt_rest, has_exited, is_awaitable
 from manyhands.core.exceptions import pack_exception
 from manyhands.core.future import Future
 from manyhands.core.model import Call, CallOptions
-from manyhands.core.run import Run
+from manyhands.core.run import Run, get_own_run
 from manyhands.core.stacks import see_stack
 from manyhands.core.watchdog import Watchdog
 from manyhands.engines.cluster.keeper import ClusterKeeper
 from manyhands.engines.cluster.marks import Marks, read_marks
-from manyhands.engines.cluster.packed import Packed, pack_result
-from manyhands.errors import CallInterrupted, UnloadableError, WorkerStartError
+from manyhands.engines.cluster.packed import Joined, Packed, pack_result
+from manyhands.errors import CallInterrupted, UnloadableError, WorkerDiedError, WorkerStartError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from asyncio import Task as Task_
     from collections.abc import Callable, Iterable, Sequence
-    from typing import Any, NoReturn
+    from typing import Any, NoReturn, TypeVar
 
     from manyhands.core.attempt import Outcome
     from manyhands.engines.cluster.cluster import Link
     from manyhands.engines.cluster.task import Settings, Task
+
+    T = TypeVar("T")
 
 
 GRACE_SECONDS = 1.0
@@ -50,7 +53,7 @@ class StationRun(Run):
 
     is_alone = False
 
-    __slots__ = ("credit", "is_ended", "station", "task", "texts")
+    __slots__ = ("_has_left", "credit", "is_ended", "station", "task", "texts")
 
     def __init__(self, call: Call, task: Task, station: Station) -> None:
         super().__init__(call)
@@ -59,6 +62,32 @@ class StationRun(Run):
         self.credit = task.window
         self.is_ended = False
         self.texts: dict[str, str] = {}
+        self._has_left = False
+
+    # Its place among the calls of the process.
+
+    def wait(self, wait: Callable[[], T]) -> T:
+        """Call `wait`, and let another call run meanwhile.
+
+        One that is to end, or that has waited for nothing, goes on without a place: others may be long.
+        """
+        if self._has_left:
+            return wait()
+        self.station.link.leave()
+        self._has_left = True
+        found = wait()
+        if found and not self.is_due:
+            self.station.link.enter()
+            self._has_left = False
+        return found
+
+    def leave(self) -> None:
+        """Let another call run in its place from now on: it waits, and nobody knows when."""
+        if not self._has_left:
+            self._has_left = True
+            self.station.link.leave()
+
+    # What it sends.
 
     def send(self, *message: Any) -> None:
         """Send a message about this call to the session that made it."""
@@ -151,14 +180,19 @@ class Station:
         self._opening = threading.Lock()
 
     def _fetch(self, native: Any) -> Packed:
-        return native if isinstance(native, Packed) else self.link.fetch(native)
+        if isinstance(native, Packed):
+            return native
+        run = get_own_run()
+        if not isinstance(run, StationRun):
+            return self.link.fetch(native)
+        return run.wait(lambda: self.link.fetch(native))
 
     def _hold(self, native: Any) -> Any:
         return native if isinstance(native, Packed) else self.link.hold(native)
 
     # A call.
 
-    def perform(self, task: Task, inputs: Sequence[Packed]) -> Packed:
+    def perform(self, task: Task, inputs: Sequence[Packed]) -> Packed | Joined:
         """Run a call; its result.
 
         Raises
@@ -229,6 +263,8 @@ class Station:
             self._watchdog.watch(run, run.task.timeout)
         run.context = copy_context()
         value, error = run.perform(self._late, run)  # type: ignore[arg-type]
+        if isinstance(error, WorkerDiedError) and has_exited(error):
+            error.pid = os.getpid()
         if error is None and is_awaitable(value):
             return self._attend(run, value)
         return value, error
@@ -250,21 +286,21 @@ class Station:
             ended.set()
 
         loop.call_soon_threadsafe(begin)
-        self.link.leave()  # for good: what is left to do is little
+        run.leave()
         ended.wait()
         return outcome[0]
 
-    def _join(self, run: StationRun, future: Future[Any]) -> Packed:
+    def _join(self, run: StationRun, future: Future[Any]) -> Packed | Joined:
         """A call gave a future: its result is the call's."""
         native = self._engine.get_native(future) if self._engine is not None else None
         if native is None:  # of another session, or with a life of its own: it is waited for here
-            self.link.leave()
+            run.leave()
             try:
                 return pack_result(future.result())
             except BaseException as error:
                 raise CallFailedError(pack_exception(error)) from None
         run.send("join", run.task.id, native)
-        return pack_result(None)
+        return Joined(native)
 
     def _load_function(self, task: Task) -> Callable[..., Any]:
         table, number, packed = task.function
@@ -344,22 +380,14 @@ class Station:
         """Wait in a call, under its guard, until `is_done` or until it is interrupted; others run meanwhile."""
         run.set_wake(self._ring)
         try:
-            self.link.leave()
-            self.wait_until(lambda: run.is_due or is_done())
-            if not run.is_due:
-                self.link.enter()
+            run.wait(lambda: self.wait_until(lambda: run.is_due or is_done()))
         finally:
             run.set_wake(None)
 
-    def wait_until(self, is_done: Callable[[], bool]) -> None:
-        """Wait for a message of the session, or the end of a call."""
-
-        def wait() -> None:
-            with self._change:
-                self._change.wait_for(is_done)
-
-        if not is_done():
-            wait()
+    def wait_until(self, is_done: Callable[[], bool]) -> bool:
+        """Wait for a message of the session, or the end of a call; true."""
+        with self._change:
+            return self._change.wait_for(is_done)
 
     def _ring(self) -> None:
         with self._change:

@@ -166,6 +166,7 @@ class DaskCluster:
     def _hold_future(self, native: Handle) -> Future[Any]:
         if native.future is None:
             native.future = hold(self._client, native.key)
+            native.key = native.future.key  # others will ask for what is kept here
         return native.future
 
     def store(self, packed: Packed) -> Handle:
@@ -181,11 +182,8 @@ class DaskCluster:
     def drop(self, natives: list[Handle]) -> None:
         self._client.cancel([native.future for native in natives], force=False)
 
-    def leave(self) -> None:
-        """The program has no place among the workers."""
-
-    def enter(self) -> None:
-        """As with `leave`."""
+    def report(self, *message: Any) -> None:
+        """The program's session counts for itself."""
 
     def close(self, natives: list[Handle]) -> None:
         try:

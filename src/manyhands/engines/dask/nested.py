@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pickle import loads
+from pickle import dumps, loads
 
-from distributed import get_client, get_worker, rejoin, secede
+from distributed import get_client, get_worker
 
 from manyhands.engines.cluster.engine import ClusterEngine
 from manyhands.engines.dask.engine import DaskCluster
@@ -12,6 +12,7 @@ from manyhands.engines.dask.engine import DaskCluster
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from manyhands.engines.cluster.task import Settings
     from manyhands.engines.dask.handle import Handle
@@ -28,16 +29,14 @@ class NestedCluster(DaskCluster):
         take: Callable[..., None],
     ) -> int:
         self._client = get_client()
+        self._worker = get_worker()
         self._settings = settings
         self._topic = topic
         self._client.subscribe_topic(topic, lambda event: take(*loads(event[1])))
         return self._count_threads()
 
-    def leave(self) -> None:
-        secede()
-
-    def enter(self) -> None:
-        rejoin()
+    def report(self, *message: Any) -> None:
+        self._worker.log_event(self._settings.session, dumps(message, 5))
 
     def close(self, natives: list[Handle]) -> None:  # noqa: ARG002 - they go with their handles
         self._client.unsubscribe_topic(self._topic)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from distributed import Worker
 
-    from manyhands.engines.cluster.packed import Packed
+    from manyhands.engines.cluster.packed import Joined, Packed
     from manyhands.engines.cluster.task import Settings, Task
 
 _stations: dict[str, Station] = {}
@@ -78,11 +78,7 @@ class DaskLink:
         self._worker.log_event(topic, dumps(message, 5))
 
     def fetch(self, native: Handle) -> Packed:
-        self.leave()
-        try:
-            packed: Packed = hold(get_client(), native.key).result()
-        finally:
-            self.enter()
+        packed: Packed = hold(get_client(), native.key).result()
         return packed
 
     def hold(self, native: Handle) -> Handle:
@@ -109,7 +105,7 @@ def _is_news(record: LogRecord) -> bool:
     return not record.getMessage().startswith(f"Compute Failed\nKey:       {PREFIX}")
 
 
-def perform(task: Task, *inputs: Packed) -> Packed:
+def perform(task: Task, *inputs: Packed) -> Packed | Joined:
     """Run a call; Dask calls this in a thread of a worker."""
     station = _stations.get(task.session)
     if station is None:
