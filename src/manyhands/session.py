@@ -79,11 +79,12 @@ class Session:
     Parameters
     ----------
     engine
-        "local" (processes of this machine), "threads", "inline" (the caller itself), or "auto": threads where
-        Python has no global lock, else processes. Left out: what the environment variable ``MANYHANDS_ENGINE``
-        says, else "auto". Calls inside calls use the session that those belong to.
+        "local" (processes of this machine), "threads", "inline" (the caller itself), "dask://HOST:PORT" or
+        "dask://local" (a Dask cluster), or "auto": threads where Python has no global lock, else processes. Left out:
+        what the environment variable ``MANYHANDS_ENGINE`` says, else "auto". Calls inside calls use the session that
+        those belong to.
     workers
-        How many; left out, as many as this process may use cores.
+        How many; left out, as many as this process may use cores, and all that a cluster has.
     initializer, initargs
         A function run once in each worker before its first call, and its arguments.
     start_method

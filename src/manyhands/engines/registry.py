@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-from manyhands.errors import UnknownEngineError
+from manyhands.errors import EngineNotInstalledError, InvalidArgumentError, UnknownEngineError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,6 +54,9 @@ _BUILT_IN = {
 }
 
 
+_CLUSTERS = {"dask": ("distributed", "manyhands[dask]")}
+"""Engines that need an address, the module that each needs, and what brings that."""
+
 _NESTED = "manyhands.engines.local.nested:NestedEngine"
 """In a worker; nobody asks for it by name."""
 
@@ -66,7 +69,7 @@ def choose_engine() -> str:
 
 def list_engines() -> list[EngineInfo]:
     """Every engine that is known here, those of other packages included."""
-    infos = [EngineInfo(name, summary) for name, (_, summary) in _BUILT_IN.items()]
+    infos = [_describe(name, summary) for name, (_, summary) in _BUILT_IN.items()]
     infos += [
         EngineInfo(name, f"of the entry point {target}")
         for name, target in _find_entry_points().items()
@@ -77,12 +80,20 @@ def list_engines() -> list[EngineInfo]:
 def create_engine(name: str) -> Engine:
     """A new engine, not started.
 
+    Parameters
+    ----------
+    name
+        As in `EngineInfo`; that of a cluster with its address, such as ``"dask://host:8786"``.
+
     Raises
     ------
-    UnknownEngineError
+    UnknownEngineError, EngineNotInstalledError
+    InvalidArgumentError
+        An address is missing, or one is given to an engine that has none.
     """
     if name == "auto":
         name = choose_engine()
+    whole = name
     name, scheme, address = name.partition("://")
     if name == "nested":
         target: str | None = _NESTED
@@ -91,9 +102,36 @@ def create_engine(name: str) -> Engine:
     if target is None:
         known = ", ".join(repr(info.name) for info in list_engines())
         raise UnknownEngineError(f"no engine is named {name!r}; there are {known}")
+    _check_address(name, address, whole)
     module, _, attribute = target.partition(":")
     factory: Callable[..., Engine] = getattr(import_module(module), attribute)
     return factory(address) if scheme else factory()
+
+
+def _check_address(name: str, address: str, whole: str) -> None:
+    if name not in _CLUSTERS:
+        if address and name in _BUILT_IN:
+            raise InvalidArgumentError(f"engine={whole!r}: {name!r} has no address")
+        return
+    if not address:
+        raise InvalidArgumentError(
+            f"engine={whole!r}: it is {name}://HOST:PORT, or {name}://local for a cluster of this machine"
+        )
+    info = _describe(name, "")
+    if not info.available:
+        raise EngineNotInstalledError(
+            f"the engine {name!r} needs the module {_CLUSTERS[name][0]}, which is not installed: {info.install_hint}"
+        )
+
+
+def _describe(name: str, summary: str) -> EngineInfo:
+    if name not in _CLUSTERS:
+        return EngineInfo(name, summary)
+    from importlib.util import find_spec
+
+    module, extra = _CLUSTERS[name]
+    hint = "" if find_spec(module) else f'pip install "{extra}"'
+    return EngineInfo(name, summary, available=not hint, install_hint=hint)
 
 
 def _find_entry_points() -> dict[str, str]:

@@ -12,7 +12,7 @@ from manyhands.engines.inline import InlineEngine
 from manyhands.engines.local.engine import LocalEngine
 from manyhands.engines.registry import ENTRY_POINTS, create_engine, list_engines
 from manyhands.engines.threads import ThreadsEngine
-from manyhands.errors import UnknownEngineError
+from manyhands.errors import EngineNotInstalledError, InvalidArgumentError, UnknownEngineError
 
 
 class Foreign:
@@ -76,3 +76,23 @@ def test_another_package_cannot_take_a_built_in_name(foreign: None) -> None:
 def test_other_entry_points_are_no_engines(foreign: None) -> None:
     with pytest.raises(UnknownEngineError, match="'foreign'"):
         create_engine("else")
+
+
+@pytest.mark.parametrize("name", ["dask", "dask://"])
+def test_a_cluster_needs_an_address(name: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"dask://HOST:PORT, or dask://local"):
+        create_engine(name)
+
+
+def test_other_engines_have_none() -> None:
+    with pytest.raises(InvalidArgumentError, match="'threads' has no address"):
+        create_engine("threads://here")
+
+
+def test_a_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(EngineNotInstalledError, match=r"distributed.*manyhands\[dask\]"):
+        create_engine("dask://local")
+    infos = {info.name: info for info in list_engines()}
+    assert not infos["dask"].available
+    assert "manyhands[dask]" in infos["dask"].install_hint

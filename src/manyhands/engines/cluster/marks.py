@@ -25,6 +25,7 @@ class Marks:
     """
 
     def __init__(self, session: str, worker: str) -> None:
+        self._session = session
         self._path = _find_path(session, worker)
         fd = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
@@ -40,9 +41,10 @@ class Marks:
             self._memory[: len(content)] = content
 
     def close(self) -> None:
-        """Remove the file."""
-        self._path.unlink(missing_ok=True)
+        """Remove the file, and those of the session's processes of this host that have died and nobody asked for."""
         self._memory = None
+        for path in self._path.parent.glob(f"{self._session}-*"):
+            path.unlink(missing_ok=True)
 
 
 def read_marks(session: str, worker: str) -> list[str] | None:
