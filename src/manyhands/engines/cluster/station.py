@@ -119,6 +119,20 @@ class CallFailedError(Exception):
         return "a call of manyhands has failed; its session has the error"
 
 
+class CallJoinedError(Exception):
+    """What it is to the cluster that a call gave a future: it carries the handle of what that will give.
+
+    An error, so that those who follow the call hear of it, and need not read a result to see that it is none.
+    """
+
+    def __init__(self, native: Any) -> None:
+        super().__init__(native)
+        self.native = native
+
+    def __str__(self) -> str:
+        return "a call of manyhands goes on as another; its session follows that"
+
+
 class Station:
     """Runs the calls of one session in one process.
 
@@ -163,7 +177,7 @@ class Station:
 
         Raises
         ------
-        CallFailedError
+        CallFailedError, CallJoinedError
         """
         self._prepare()
         try:
@@ -176,10 +190,12 @@ class Station:
         finally:
             self._end(run)
         seconds = monotonic() - begin
-        if failure is None and isinstance(value, Future):
-            return self._join(run, value)
+        if run.is_over_time():  # whatever it gave
+            failure = run.make_timeout_error(failure)
         if failure is not None:
             self._fail(run, failure)
+        if isinstance(value, Future):
+            return self._join(value)
         try:
             packed = pack_result(value)
         except Exception as unpicklable:
@@ -191,18 +207,16 @@ class Station:
     def _fail(self, run: StationRun, failure: BaseException) -> NoReturn:
         if self._late.session is not None:
             self._late.session.cancel_children(run.task.key)
-        if run.is_over_time():
-            failure = run.make_timeout_error(failure)
         raise CallFailedError(pack_exception(failure, skip=2)) from None
 
     def _end(self, run: StationRun) -> None:
-        self._watchdog.unwatch(run)
         with self._change:
             self._runs.pop(run.task.id, None)
             self._marks.write(self._runs)
             self._ended.append(run.task.id)
             run.is_ended = True
             self._change.notify_all()
+        self._watchdog.unwatch(run)
         run.flush()
         run.let_go()
 
@@ -254,7 +268,7 @@ class Station:
         ended.wait()
         return outcome[0]
 
-    def _join(self, run: StationRun, future: Future[Any]) -> Packed:
+    def _join(self, future: Future[Any]) -> Packed:
         """A call gave a future: its result is the call's."""
         native = self._engine.get_native(future) if self._engine is not None else None
         if native is None:  # of another session, or with a life of its own: it is waited for here
@@ -263,8 +277,7 @@ class Station:
                 return pack_result(future.result())
             except BaseException as error:
                 raise CallFailedError(pack_exception(error)) from None
-        run.send("join", run.task.id, native)
-        return pack_result(None)
+        raise CallJoinedError(native)
 
     def _load_function(self, task: Task) -> Callable[..., Any]:
         table, number, packed = task.function
@@ -318,9 +331,14 @@ class Station:
         for name in ids:
             run = self._runs.get(name)
             if run is not None:
-                run.interrupt()
-                self._ring()
+                self._interrupt(run)
+
+    def _interrupt(self, run: StationRun) -> None:
+        run.interrupt()
+        with self._change:
+            if not run.is_ended:  # else nobody would call the watchdog off
                 self._watchdog.watch(run, GRACE_SECONDS)
+            self._change.notify_all()
 
     def list_running(self) -> list[str]:
         """The calls that run here."""
@@ -383,11 +401,11 @@ class Station:
             self._loop.call_soon_threadsafe(self._loop.stop)
 
     def _take_due(self, run: StationRun) -> None:
+        if run.is_ended:  # just now
+            return
         if not run.is_interrupted:
             run.is_late = True
-            run.interrupt()
-            self._ring()
-            self._watchdog.watch(run, GRACE_SECONDS)
+            self._interrupt(run)
             return
         stack = see_stack(run.thread) if run.thread else ""
         if run.is_late:
@@ -404,8 +422,13 @@ class Station:
             return self._loop
 
     def _serve_loop(self, loop: AbstractEventLoop) -> None:
+        import asyncio
+
         try:
             loop.run_forever()
+            tasks = asyncio.all_tasks(loop)
+            if tasks:  # they clean up: whoever stops the loop has interrupted them
+                loop.run_until_complete(asyncio.wait(tasks, timeout=GRACE_SECONDS))
             loop.run_until_complete(loop.shutdown_asyncgens())
         finally:
             loop.close()
