@@ -21,8 +21,8 @@ from manyhands.core.serialize import INLINE_BYTES, Serializer
 from manyhands.engines.cluster.flights import Attempt, Flight, LostWorkerError, Result
 from manyhands.engines.cluster.gate import Gate
 from manyhands.engines.cluster.keeper import ClusterKeeper
-from manyhands.engines.cluster.packed import LOOSE, Joined, Packed, Slot
-from manyhands.engines.cluster.station import CallFailedError, StationRun
+from manyhands.engines.cluster.packed import LOOSE, Packed, Slot
+from manyhands.engines.cluster.station import CallFailedError, CallJoinedError, StationRun
 from manyhands.engines.cluster.task import Settings, Task
 from manyhands.engines.cluster.travel import TravelSurvey
 from manyhands.errors import (
@@ -81,7 +81,6 @@ class ClusterEngine:
         self._values = count(int.from_bytes(os.urandom(6), "big") << 16)
         self._flights: dict[int, Flight] = {}
         self._keys: dict[str, int] = {}
-        self._joined: dict[str, Any] = {}
         self._marks: dict[str, set[str] | None] = {}  # what workers were at that are gone
         self._reading = threading.Lock()
         self._change = threading.Condition(threading.RLock())
@@ -162,6 +161,14 @@ class ClusterEngine:
             self._land(attempt.key, flight)
             raise
 
+    def _launch_later(self, flight: Flight) -> None:
+        """The same where nobody is there who could be told that it failed, but the session."""
+        try:
+            self._launch(flight)
+        except Exception as error:
+            self._sink.take_failure(flight.attempt.key, error, None)
+            self.rouse()
+
     def _launch_anew(self, flight: Flight) -> None:
         with self._change:
             if self._flights.get(flight.attempt.key) is not flight:
@@ -169,7 +176,7 @@ class ClusterEngine:
             self._keys.pop(flight.id, None)
             flight.id = f"{self._topic}-{next(self._numbers)}"
             self._keys[flight.id] = flight.attempt.key
-        self._launch(flight)
+        self._launch_later(flight)
 
     def _land(self, key: int, flight: Flight) -> bool:
         """The cluster has a call no more; False where that was known."""
@@ -188,10 +195,7 @@ class ClusterEngine:
         for other in others:
             flight = self._flights.get(other)
             if flight is not None:
-                try:
-                    self._launch(flight)
-                except Exception as error:
-                    self._sink.take_failure(other, error, None)
+                self._launch_later(flight)
 
     def explain_misfit(self, call: Call) -> str | None:  # noqa: ARG002 - `submit` says what cannot be
         return None
@@ -206,13 +210,18 @@ class ClusterEngine:
 
     def _take_end(self, flight: Flight, native: Any) -> None:
         key = flight.attempt.key
-        joined = self._joined.pop(flight.id, None)
-        if joined is not None:
-            self._leave_gate(key)
-            self._follow(flight, joined)
+        if self._flights.get(key) is not flight:  # nobody waits for it any more
             return
         error = self._cluster.explain_end(native)
-        if isinstance(error, LostWorkerError) and not self._was_at(error.worker, flight.id):
+        if isinstance(error, CallJoinedError):
+            try:
+                self._follow(flight, error.native)
+                return
+            except Exception as trouble:
+                error = trouble
+        elif isinstance(error, LostWorkerError) and not (
+            flight.is_through or self._was_at(error.worker, flight.id)
+        ):
             self._launch_anew(flight)  # it had not begun, and its worker's end is none of its own
             return
         if not self._land(key, flight):
@@ -224,25 +233,20 @@ class ClusterEngine:
             self._sink.take_failure(key, self._translate(error, flight), attempt)
         self.rouse()
 
-    def _follow(self, flight: Flight, joined: Any) -> None:
-        """A call gave a future: it ends with that, or with what that has joined in turn."""
-
-        def end(native: Any) -> None:
-            if self._cluster.explain_end(native) is None:
-                found = self._cluster.fetch(native)
-                if isinstance(found, Joined):
-                    self._follow(flight, found.native)
-                    return
-                flight.packed = found
-            self._take_end(flight, native)
-
-        flight.native = self._cluster.follow(joined, end)
+    def _follow(self, flight: Flight, native: Any) -> None:
+        """A call gave a future, and ends with that."""
+        flight.is_through = True
+        self._leave_gate(flight.attempt.key)
+        flight.native = self._cluster.follow(native, lambda ended: self._take_end(flight, ended))
 
     def _was_at(self, worker: str, call: str) -> bool:
         """Whether a worker that is gone had begun a call, or may have."""
         with self._reading:
             if worker not in self._marks:
-                answers = self._cluster.ask("read_marks", worker)
+                try:
+                    answers = self._cluster.ask("read_marks", worker)
+                except Exception:  # then nobody knows
+                    answers = []
                 self._marks[worker] = set(answers[0]) if answers else None
             begun = self._marks[worker]
         return begun is None or call in begun
@@ -287,8 +291,6 @@ class ClusterEngine:
         elif kind == "end":
             seconds, flight.packed = rest
             self._stats.computing += seconds
-        elif kind == "join":
-            self._joined[name] = rest[0]
         elif kind == "late":
             self._give_up(key, flight, unpack_exception(rest[0]))
 
@@ -415,7 +417,7 @@ class ClusterEngine:
         """A call waits by means of its own: others run in its place from now on."""
         run = get_own_run()
         if isinstance(run, StationRun):
-            run.leave()
+            run.vacate()
 
     def get_running(self) -> int:
         here = place.here.get()

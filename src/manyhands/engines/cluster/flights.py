@@ -72,12 +72,19 @@ class Attempt:
 
 
 class Flight:
-    """An attempt that the cluster has."""
+    """An attempt that the cluster has.
 
-    __slots__ = ("attempt", "id", "native", "packed")
+    Attributes
+    ----------
+    is_through
+        Whether it has run, and gave a future, whose end is waited for.
+    """
+
+    __slots__ = ("attempt", "id", "is_through", "native", "packed")
 
     def __init__(self, name: str, attempt: Attempt) -> None:
         self.id = name
         self.attempt = attempt
         self.native: Any = None
         self.packed: Packed | None = None
+        self.is_through = False

@@ -55,7 +55,8 @@ def read_marks(session: str, worker: str) -> list[str] | None:
     except OSError:
         return None
     path.unlink(missing_ok=True)
-    return content[: content.index(b"\0")].decode().split("\n")
+    told, end, _ = content.partition(b"\0")
+    return told.decode().split("\n") if end else None
 
 
 def _find_path(session: str, worker: str) -> Path:

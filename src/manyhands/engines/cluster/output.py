@@ -35,6 +35,22 @@ class _Fork(TextIOBase):
     def writable(self) -> bool:
         return True
 
+    # What the base class has for itself, `__getattr__` is not asked for.
+
+    def fileno(self) -> int:
+        return self._original.fileno()
+
+    def isatty(self) -> bool:
+        return self._original.isatty()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self._original.encoding
+
+    @property
+    def errors(self) -> str | None:  # type: ignore[override]
+        return self._original.errors
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._original, name)
 

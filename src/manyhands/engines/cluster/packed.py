@@ -91,15 +91,6 @@ class Packed:
         return Packed, (self.stream, buffers, self.stubs, self.is_private)
 
 
-class Joined:
-    """What a call gave that gave a future: the handle of what that will give."""
-
-    __slots__ = ("native",)
-
-    def __init__(self, native: Any) -> None:
-        self.native = native
-
-
 class LooseShelf:
     """Keeps the large buffers of a value with the value itself; see `manyhands.core.roles.Shelf`."""
 

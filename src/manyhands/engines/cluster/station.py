@@ -18,7 +18,7 @@ from manyhands.core.stacks import see_stack
 from manyhands.core.watchdog import Watchdog
 from manyhands.engines.cluster.keeper import ClusterKeeper
 from manyhands.engines.cluster.marks import Marks, read_marks
-from manyhands.engines.cluster.packed import Joined, Packed, pack_result
+from manyhands.engines.cluster.packed import Packed, pack_result
 from manyhands.errors import CallInterrupted, UnloadableError, WorkerDiedError, WorkerStartError
 
 TYPE_CHECKING = False
@@ -81,7 +81,7 @@ class StationRun(Run):
             self._has_left = False
         return found
 
-    def leave(self) -> None:
+    def vacate(self) -> None:
         """Let another call run in its place from now on: it waits, and nobody knows when."""
         if not self._has_left:
             self._has_left = True
@@ -148,6 +148,20 @@ class CallFailedError(Exception):
         return "a call of manyhands has failed; its session has the error"
 
 
+class CallJoinedError(Exception):
+    """What it is to the cluster that a call gave a future: it carries the handle of what that will give.
+
+    An error, so that those who follow the call hear of it, and need not read a result to see that it is none.
+    """
+
+    def __init__(self, native: Any) -> None:
+        super().__init__(native)
+        self.native = native
+
+    def __str__(self) -> str:
+        return "a call of manyhands goes on as another; its session follows that"
+
+
 class Station:
     """Runs the calls of one session in one process.
 
@@ -192,12 +206,12 @@ class Station:
 
     # A call.
 
-    def perform(self, task: Task, inputs: Sequence[Packed]) -> Packed | Joined:
+    def perform(self, task: Task, inputs: Sequence[Packed]) -> Packed:
         """Run a call; its result.
 
         Raises
         ------
-        CallFailedError
+        CallFailedError, CallJoinedError
         """
         self._prepare()
         try:
@@ -210,10 +224,12 @@ class Station:
         finally:
             self._end(run)
         seconds = monotonic() - begin
-        if failure is None and isinstance(value, Future):
-            return self._join(run, value)
+        if run.is_over_time():  # whatever it gave
+            failure = run.make_timeout_error(failure)
         if failure is not None:
             self._fail(run, failure)
+        if isinstance(value, Future):
+            return self._join(run, value)
         try:
             packed = pack_result(value)
         except Exception as unpicklable:
@@ -225,18 +241,16 @@ class Station:
     def _fail(self, run: StationRun, failure: BaseException) -> NoReturn:
         if self._late.session is not None:
             self._late.session.cancel_children(run.task.key)
-        if run.is_over_time():
-            failure = run.make_timeout_error(failure)
         raise CallFailedError(pack_exception(failure, skip=2)) from None
 
     def _end(self, run: StationRun) -> None:
-        self._watchdog.unwatch(run)
         with self._change:
             self._runs.pop(run.task.id, None)
             self._marks.write(self._runs)
             self._ended.append(run.task.id)
             run.is_ended = True
             self._change.notify_all()
+        self._watchdog.unwatch(run)
         run.flush()
         run.let_go()
 
@@ -286,21 +300,20 @@ class Station:
             ended.set()
 
         loop.call_soon_threadsafe(begin)
-        run.leave()
+        run.vacate()
         ended.wait()
         return outcome[0]
 
-    def _join(self, run: StationRun, future: Future[Any]) -> Packed | Joined:
+    def _join(self, run: StationRun, future: Future[Any]) -> Packed:
         """A call gave a future: its result is the call's."""
         native = self._engine.get_native(future) if self._engine is not None else None
         if native is None:  # of another session, or with a life of its own: it is waited for here
-            run.leave()
+            run.vacate()
             try:
                 return pack_result(future.result())
             except BaseException as error:
                 raise CallFailedError(pack_exception(error)) from None
-        run.send("join", run.task.id, native)
-        return Joined(native)
+        raise CallJoinedError(native)
 
     def _load_function(self, task: Task) -> Callable[..., Any]:
         table, number, packed = task.function
@@ -354,9 +367,14 @@ class Station:
         for name in ids:
             run = self._runs.get(name)
             if run is not None:
-                run.interrupt()
-                self._ring()
+                self._interrupt(run)
+
+    def _interrupt(self, run: StationRun) -> None:
+        run.interrupt()
+        with self._change:
+            if not run.is_ended:  # else nobody would call the watchdog off
                 self._watchdog.watch(run, GRACE_SECONDS)
+            self._change.notify_all()
 
     def list_running(self) -> list[str]:
         """The calls that run here."""
@@ -414,11 +432,11 @@ class Station:
             self._loop.call_soon_threadsafe(self._loop.stop)
 
     def _take_due(self, run: StationRun) -> None:
+        if run.is_ended:  # just now
+            return
         if not run.is_interrupted:
             run.is_late = True
-            run.interrupt()
-            self._ring()
-            self._watchdog.watch(run, GRACE_SECONDS)
+            self._interrupt(run)
             return
         stack = see_stack(run.thread) if run.thread else ""
         if run.is_late:
@@ -435,8 +453,13 @@ class Station:
             return self._loop
 
     def _serve_loop(self, loop: AbstractEventLoop) -> None:
+        import asyncio
+
         try:
             loop.run_forever()
+            tasks = asyncio.all_tasks(loop)
+            if tasks:  # they clean up: whoever stops the loop has interrupted them
+                loop.run_until_complete(asyncio.wait(tasks, timeout=GRACE_SECONDS))
             loop.run_until_complete(loop.shutdown_asyncgens())
         finally:
             loop.close()

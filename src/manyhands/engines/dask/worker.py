@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from distributed import Worker
 
-    from manyhands.engines.cluster.packed import Joined, Packed
+    from manyhands.engines.cluster.packed import Packed
     from manyhands.engines.cluster.task import Settings, Task
 
 _stations: dict[str, Station] = {}
@@ -105,7 +105,7 @@ def _is_news(record: LogRecord) -> bool:
     return not record.getMessage().startswith(f"Compute Failed\nKey:       {PREFIX}")
 
 
-def perform(task: Task, *inputs: Packed) -> Packed | Joined:
+def perform(task: Task, *inputs: Packed) -> Packed:
     """Run a call; Dask calls this in a thread of a worker."""
     station = _stations.get(task.session)
     if station is None:
