@@ -69,7 +69,7 @@ class Cluster(Protocol):
     def store(self, packed: Packed) -> Any:
         """Put a value into the cluster; its handle."""
 
-    def ask(self, method: str, *args: Any) -> list[Any]:
+    def ask(self, method: str, *args: Any, **options: Any) -> list[Any]:
         """Call a method of the session's stations, wherever there are some; what they answer."""
 
     def follow(self, native: Any, on_end: Callable[[Any], None]) -> Any:

@@ -81,7 +81,9 @@ class ClusterEngine:
         self._values = count(int.from_bytes(os.urandom(6), "big") << 16)
         self._flights: dict[int, Flight] = {}
         self._keys: dict[str, int] = {}
-        self._marks: dict[str, set[str] | None] = {}  # what workers were at that are gone
+        self._marks: dict[
+            str, tuple[int, list[str]] | None
+        ] = {}  # what workers were at that are gone
         self._reading = threading.Lock()
         self._change = threading.Condition(threading.RLock())
         self._stats = EngineStats()
@@ -226,6 +228,8 @@ class ClusterEngine:
             return
         if not self._land(key, flight):
             return
+        if flight.is_through:
+            self._ask_or_not("let_go", [flight.id], cancel=False)
         if error is None:
             self._sink.take_results([(key, Result(native, flight.packed, flight.attempt.kept))])
         else:
@@ -241,23 +245,32 @@ class ClusterEngine:
 
     def _was_at(self, worker: str, call: str) -> bool:
         """Whether a worker that is gone had begun a call, or may have."""
+        marks = self._find_marks(worker)
+        return marks is None or call in marks[1]
+
+    def _find_marks(self, worker: str) -> tuple[int, list[str]] | None:
         with self._reading:
             if worker not in self._marks:
-                try:
-                    answers = self._cluster.ask("read_marks", worker)
-                except Exception:  # then nobody knows
-                    answers = []
-                self._marks[worker] = set(answers[0]) if answers else None
-            begun = self._marks[worker]
-        return begun is None or call in begun
+                answers = self._ask_or_not("read_marks", worker)
+                self._marks[worker] = answers[0] if answers else None
+            return self._marks[worker]
+
+    def _ask_or_not(self, method: str, *args: Any, **options: Any) -> list[Any]:
+        """Ask the stations what is not needed; where they cannot be asked, there are no answers."""
+        try:
+            return self._cluster.ask(method, *args, **options)
+        except Exception:
+            return []
 
     def _translate(self, error: BaseException, flight: Flight) -> BaseException:
         if isinstance(error, CallFailedError):
             return unpack_exception(error.packed)
         if isinstance(error, LostWorkerError):
-            error = WorkerDiedError(str(error))
-            error.call, error.key = flight.attempt.name, flight.attempt.key
             self._note_death()
+            marks = self._find_marks(error.worker)
+            error = WorkerDiedError(f"call {flight.attempt.key}, {flight.attempt.name}: {error}")
+            error.call, error.key = flight.attempt.name, flight.attempt.key
+            error.pid = None if marks is None else marks[0]
         return error
 
     def _note_death(self) -> None:
@@ -388,6 +401,9 @@ class ClusterEngine:
             running_ids = [f.id for f in withdrawn.values() if f.id in begun]
             if running_ids:
                 self._cluster.ask("interrupt", running_ids)
+            through = [f.id for f in withdrawn.values() if f.is_through]
+            if through:
+                self._cluster.ask("let_go", through, cancel=True)
             launched = [f.native for f in withdrawn.values() if f.native is not None]
             if launched:
                 self._cluster.drop(launched)

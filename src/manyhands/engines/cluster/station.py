@@ -6,6 +6,7 @@ import os
 import threading
 from collections import deque
 from contextvars import copy_context
+from functools import partial
 from time import monotonic
 
 from manyhands.core import place
@@ -180,7 +181,11 @@ class Station:
         self._marks = Marks(settings.session, worker)
         self.keeper = ClusterKeeper(self._fetch, self._hold)
         self._change = threading.Condition()
+        self._begun: dict[str, None] = {}
         self._runs: dict[str, StationRun] = {}
+        self._joined: dict[
+            str, Future[Any]
+        ] = {}  # what calls that have ended gave, until that is taken over
         self._withdrawn: set[str] = set()
         self._ended: deque[str] = deque(maxlen=_REMEMBERED)
         self._functions: dict[tuple[str, int], Callable[..., Any]] = {}
@@ -213,10 +218,12 @@ class Station:
         ------
         CallFailedError, CallJoinedError
         """
-        self._prepare()
+        self._enter(task.id)
         try:
+            self._prepare()
             run = self._begin(task, inputs)
         except BaseException as error:
+            self._leave(task.id)
             raise CallFailedError(pack_exception(error)) from None
         begin = monotonic()
         try:
@@ -243,13 +250,28 @@ class Station:
             self._late.session.cancel_children(run.task.key)
         raise CallFailedError(pack_exception(failure, skip=2)) from None
 
+    def _enter(self, name: str) -> None:
+        """A call has begun: what it is made of may end the process already."""
+        with self._change:
+            if name in self._withdrawn:
+                self._withdrawn.discard(name)
+                withdrawn = CallInterrupted("the call was cancelled before it had begun")
+                raise CallFailedError(pack_exception(withdrawn))
+            self._begun[name] = None
+            self._marks.write(self._begun)
+
+    def _leave(self, name: str) -> None:
+        with self._change:
+            self._begun.pop(name, None)
+            self._marks.write(self._begun)
+            self._ended.append(name)
+            self._change.notify_all()
+
     def _end(self, run: StationRun) -> None:
         with self._change:
             self._runs.pop(run.task.id, None)
-            self._marks.write(self._runs)
-            self._ended.append(run.task.id)
             run.is_ended = True
-            self._change.notify_all()
+        self._leave(run.task.id)
         self._watchdog.unwatch(run)
         run.flush()
         run.let_go()
@@ -264,11 +286,7 @@ class Station:
             ) from error
         options = CallOptions(timeout=task.timeout, window=task.window, name=task.name)
         run = StationRun(Call(task.key, fn, args, kwargs or {}, options), task, self)
-        with self._change:
-            if task.id in self._withdrawn:
-                raise CallInterrupted("the call was cancelled before it had begun")
-            self._runs[task.id] = run
-            self._marks.write(self._runs)
+        self._runs[task.id] = run
         return run
 
     def _execute(self, run: StationRun) -> Outcome:
@@ -313,6 +331,7 @@ class Station:
                 return pack_result(future.result())
             except BaseException as error:
                 raise CallFailedError(pack_exception(error)) from None
+        self._joined[run.task.id] = future
         raise CallJoinedError(native)
 
     def _load_function(self, task: Task) -> Callable[..., Any]:
@@ -337,7 +356,7 @@ class Station:
                 self._is_prepared = True
                 self._preparation = self._initialize()
             if self._preparation is not None:
-                raise CallFailedError(pack_exception(self._preparation))
+                raise self._preparation
 
     def _initialize(self) -> WorkerStartError | None:
         if self.settings.initializer is None:
@@ -358,7 +377,7 @@ class Station:
     def withdraw(self, ids: Iterable[str]) -> set[str]:
         """Do not begin these calls any more; those of them that have begun."""
         with self._change:
-            begun = {name for name in ids if name in self._runs or name in self._ended}
+            begun = {name for name in ids if name in self._begun or name in self._ended}
             self._withdrawn.update(name for name in ids if name not in begun)
             return begun
 
@@ -388,8 +407,15 @@ class Station:
                 run.credit += items
                 self._change.notify_all()
 
-    def read_marks(self, worker: str) -> list[str] | None:
-        """The calls that a process of this host was at when it ended; None where nobody here knows."""
+    def let_go(self, ids: Iterable[str], *, cancel: bool) -> None:
+        """The futures that calls gave are not needed here any more; with `cancel`, nowhere."""
+        futures = [future for name in ids if (future := self._joined.pop(name, None)) is not None]
+        if cancel and futures:  # not in this thread, which may be that of the cluster's library
+            end = partial(_cancel_all, futures)
+            threading.Thread(target=end, name="manyhands-cancel", daemon=True).start()
+
+    def read_marks(self, worker: str) -> tuple[int, list[str]] | None:
+        """Of a process of this host that has ended, its id and what it was at; None where nobody here knows."""
         return read_marks(self.settings.session, worker)
 
     # Waiting.
@@ -463,3 +489,8 @@ class Station:
             loop.run_until_complete(loop.shutdown_asyncgens())
         finally:
             loop.close()
+
+
+def _cancel_all(futures: list[Future[Any]]) -> None:
+    for future in futures:
+        future.cancel(running=True)

@@ -173,9 +173,9 @@ class DaskCluster:
         (future,) = self._client.scatter([packed], hash=False)
         return Handle(future.key, future)
 
-    def ask(self, method: str, *args: Any) -> list[Any]:
+    def ask(self, method: str, *args: Any, **options: Any) -> list[Any]:
         answers = self._client.run(
-            ask_station, self._settings.session, method, args, on_error="ignore"
+            ask_station, self._settings.session, method, args, options, on_error="ignore"
         )
         return [answer for answer in answers.values() if answer is not None]
 
@@ -209,9 +209,10 @@ def DaskEngine(address: str) -> ClusterEngine:  # noqa: N802 - to whoever makes 
 
 def _explain(error: BaseException | None) -> BaseException:
     if isinstance(error, KilledWorker):
-        address = error.last_worker.address
+        worker = error.last_worker
         return LostWorkerError(
-            f"the worker of the Dask cluster that had this call has ended: {address}", address
+            f"the worker of the Dask cluster that had it has ended: {worker.address}",
+            worker.server_id,
         )
     if error is None or isinstance(error, CancelledError):
         return WorkerDiedError("the call was cancelled in the Dask cluster, by somebody else")

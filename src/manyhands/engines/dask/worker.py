@@ -50,9 +50,7 @@ class Sites(WorkerPlugin):  # type: ignore[misc]
         """See `distributed.WorkerPlugin`."""
         share_output()
         getLogger("distributed.worker").addFilter(_is_news)  # again does nothing
-        _stations[self._settings.session] = Station(
-            self._settings, DaskLink(worker), worker.address
-        )
+        _stations[self._settings.session] = Station(self._settings, DaskLink(worker), worker.id)
 
     def transition(self, key: Any, start: Any, finish: Any, **kwargs: Any) -> None:  # noqa: ARG002 - Dask's
         """See `distributed.WorkerPlugin`: nobody wants a call any more, its client or its own caller has died."""
@@ -113,7 +111,7 @@ def perform(task: Task, *inputs: Packed) -> Packed:
     return station.perform(task, inputs)
 
 
-def ask_station(session: str, method: str, args: tuple[Any, ...]) -> Any:
+def ask_station(session: str, method: str, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
     """Call a method of a station of this worker; None where there is none."""
     station = _stations.get(session)
-    return None if station is None else getattr(station, method)(*args)
+    return None if station is None else getattr(station, method)(*args, **options)

@@ -310,10 +310,11 @@ class FakeCluster:
         self.net.end(job, packed)
         return job.handle
 
-    def ask(self, method: str, *args: Any) -> list[Any]:
+    def ask(self, method: str, *args: Any, **options: Any) -> list[Any]:
         assert not self.net.is_closed
         self.net.asked.append(method)
-        answers = [getattr(worker.station, method)(*args) for worker in self.net.list_alive()]
+        stations = [worker.station for worker in self.net.list_alive()]
+        answers = [getattr(station, method)(*args, **options) for station in stations]
         return [answer for answer in answers if answer is not None]
 
     def follow(self, native: Handle, on_end: Callable[[Any], None]) -> Handle:

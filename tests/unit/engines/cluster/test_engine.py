@@ -31,7 +31,7 @@ from manyhands.errors import (
 )
 from manyhands.testing.checks import wait_for
 from tests.unit.engines.cluster.conftest import Open, get_cluster
-from tests.unit.engines.cluster.fakes import Near, NestedCluster, Net, Unloadable, refuse
+from tests.unit.engines.cluster.fakes import Near, Net, Unloadable, refuse
 from tests.unit.engines.sinks import LONG, Blocker, FakeSink, Spinner, call, fail
 
 
@@ -488,11 +488,9 @@ def test_a_future_that_fails_fails_the_call(engine: ClusterEngine, sink: FakeSin
 
 
 def test_a_future_whose_worker_is_lost_fails_the_call(
-    engine: ClusterEngine, sink: FakeSink, net: Net, monkeypatch: pytest.MonkeyPatch
+    engine: ClusterEngine, sink: FakeSink, net: Net
 ) -> None:
     """The outer call is through: it does not run again by itself, and kill one worker after the other."""
-    # Marks are read once, and the call's own session may come first.
-    monkeypatch.setattr(NestedCluster, "ask", lambda *_: [])
     blocker = Blocker()
     inner = Near(blocker)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 import pickle
 import threading
 import weakref
@@ -343,7 +344,7 @@ def test_marks_name_what_runs(desk: Desk) -> None:
         assert blocker.begun.wait(LONG)
     blockers[0].may_end.set()
     works[0].finish()
-    assert desk.station.read_marks("worker") == ["call-1"]
+    assert desk.station.read_marks("worker") == (os.getpid(), ["call-1"])
     assert desk.station.read_marks("other") is None
     blockers[1].may_end.set()
     works[1].finish()
