@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from manyhands.engines.cluster.marks import Marks
+from manyhands.engines.cluster.marks import Marks, read_marks
 
 
 def list_calls(session: str, worker: str) -> list[str] | None:
