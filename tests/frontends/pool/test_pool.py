@@ -230,6 +230,7 @@ def test_a_worker_that_dies_costs_one_attempt(processes: mh.Pool, tmp_path: Path
 
 
 def test_terminate_ends_at_once_whatever_runs(tmp_path: Path) -> None:
+    before = set(list_children(os.getpid()))  # other libraries may have left some
     pool = mh.Pool(2)
     running = pool.apply_async(doze, (str(tmp_path),))
     waiting = pool.map_async(square, range(10))
@@ -237,7 +238,7 @@ def test_terminate_ends_at_once_whatever_runs(tmp_path: Path) -> None:
     wait_for(lambda: Mark(tmp_path).count("doze-began"), "it runs")
     pool.terminate()
     pool.join()
-    assert not list_children(os.getpid())
+    assert set(list_children(os.getpid())) <= before
     with pytest.raises(CancelledError):
         running.get(LIMIT)
     with pytest.raises(CancelledError):

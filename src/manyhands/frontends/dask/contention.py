@@ -14,9 +14,9 @@ _LOOK_SECONDS = 0.05
 
 _LEAST_LOOKS = 10
 
-_LATE_SECONDS = 0.003
-"""Who wakes up and finds the lock held waits for it for `sys.getswitchinterval`, five milliseconds; for a core, a tenth
-of one."""
+_LATE_SECONDS = 0.0012
+"""Who wakes up and finds the lock held waits for it up to `sys.getswitchinterval`, five milliseconds, and two most often;
+for a core, a fifth of one."""
 
 _ONE_CORE = (0.1, 1.3)
 """Cores that are in use where all but one thread wait for the lock."""
