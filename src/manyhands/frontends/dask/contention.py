@@ -15,7 +15,7 @@ _LOOK_SECONDS = 0.05
 _LEAST_LOOKS = 10
 
 _LATE_SECONDS = 0.0012
-"""Who wakes up and finds the lock held waits for it up to `sys.getswitchinterval`, five milliseconds, and two most often;
+"""Who wakes up and finds the lock held waits for it up to `sys.getswitchinterval`, five milliseconds, and mostly two;
 for a core, a fifth of one."""
 
 _ONE_CORE = (0.1, 1.3)
