@@ -209,6 +209,10 @@ class Capabilities:
         A call that waits in native code, or swallows every interrupt, is ended all the same.
     isolates
         A crash of native code in a call leaves the program whole.
+    keeps
+        Results outlive the workers that made them; else a call may run again to make a result that was lost.
+    orders
+        Of the calls that wait the most urgent one begins next, and equals in the order of their submission.
     parallel
         Pure Python code runs on several cores at once.
     pickles
@@ -228,6 +232,8 @@ class Capabilities:
         "concurrent",
         "interrupts",
         "isolates",
+        "keeps",
+        "orders",
         "parallel",
         "pickles",
         "resources",
@@ -246,11 +252,15 @@ class Capabilities:
         interrupts: bool = False,
         stores: bool = False,
         actors: bool = True,
+        keeps: bool = True,
+        orders: bool = True,
         resources: bool = True,
         shares: bool = True,
         staffs: bool = True,
     ) -> None:
         self.actors = actors
+        self.keeps = keeps
+        self.orders = orders
         self.resources = resources
         self.shares = shares
         self.staffs = staffs

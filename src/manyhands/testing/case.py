@@ -15,6 +15,8 @@ Need = Literal[
     "concurrent",
     "interrupts",
     "isolates",
+    "keeps",
+    "orders",
     "parallel",
     "pickles",
     "resources",

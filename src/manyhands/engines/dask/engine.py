@@ -50,6 +50,8 @@ class DaskCluster:
         parallel=True,
         pickles=True,
         actors=False,
+        keeps=False,
+        orders=False,
         resources=False,
         shares=False,
         staffs=False,

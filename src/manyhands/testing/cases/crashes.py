@@ -49,7 +49,7 @@ def a_death_fails_its_own_call(open_session: OpenSession) -> None:
 
 @case("isolates")
 def a_death_leaves_other_calls_alone(open_session: OpenSession) -> None:
-    """All other calls finish, each run once."""
+    """All other calls finish, each run once, but for those whose results may be lost with a worker."""
     with open_folder() as folder, open_session(workers=2) as session:
         futures: list[Any] = []
         for x in range(200):
@@ -59,7 +59,10 @@ def a_death_leaves_other_calls_alone(open_session: OpenSession) -> None:
         found = mh.gather(futures, on_error="return", timeout=LIMIT)
         check_equal([value for value in found if isinstance(value, int)], list(range(200)))
         check_equal(sum(isinstance(value, mh.WorkerDiedError) for value in found), 4)
-        check_equal([work.Mark(folder).count(x) for x in range(200)], [1] * 200)
+        counts = [work.Mark(folder).count(x) for x in range(200)]
+        check(min(counts) == 1, f"some did not run: {counts}")
+        if session.capabilities.keeps:
+            check_equal(counts, [1] * 200)
 
 
 @case("isolates")

@@ -12,7 +12,7 @@ from manyhands.testing.case import OpenSession, case
 from manyhands.testing.checks import LIMIT, check, check_equal, expect, open_folder, wait_for
 
 
-@case("concurrent")
+@case("orders", "concurrent")
 def urgent_calls_go_first(open_session: OpenSession) -> None:
     """Of the calls that wait those with the highest `priority` begin first, and equals in the order of submission."""
     with open_folder() as folder, open_session(workers=1) as session:
@@ -32,7 +32,7 @@ def urgent_calls_go_first(open_session: OpenSession) -> None:
         check_equal(diary.read(), ["10/5", "5/1", "5/3", "0/0", "0/4", "-1/2", "-1/6"])
 
 
-@case("concurrent")
+@case("orders", "concurrent")
 def urgent_calls_overtake_those_sent_ahead(open_session: OpenSession) -> None:
     """An urgent call also goes before quick ones that were sent to a worker already and have not begun."""
     with open_folder() as folder, open_session(workers=1) as session:
@@ -50,7 +50,7 @@ def urgent_calls_overtake_those_sent_ahead(open_session: OpenSession) -> None:
         check_equal(diary.read()[50:], ["urgent", *["plain"] * 20])
 
 
-@case("concurrent")
+@case("orders", "concurrent")
 def maps_have_priorities(open_session: OpenSession) -> None:
     """The items of a map with a `priority` go before calls that wait longer."""
     with open_folder() as folder, open_session(workers=1) as session:
