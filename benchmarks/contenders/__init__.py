@@ -126,6 +126,7 @@ VARIANTS = {
         "benchmarks.contenders.parsl:DoorContender",
         peer=False,
     ),
+    "manyhands-dask": Entry("manyhands on Dask", "distributed", "", peer=False, heavy=True),
     "parsl-threads": Entry(
         "Parsl, ThreadPoolExecutor",
         "parsl",

@@ -8,6 +8,7 @@ from benchmarks.rows import (
     dask_door,
     dask_shuffle,
     demo,
+    engines,
     idle_memory,
     joblib_door,
     lasting,
@@ -73,6 +74,7 @@ GROUPS = {
     "data": {row.name: row for row in _DATA},
     "calls": {row.name: row for row in _CALLS},
     "doors": {row.name: row for row in _DOORS},
+    "engines": {row.name: row for row in engines.ROWS},
 }
 """Rows by name, by what a run of the benchmarks can ask for."""
 

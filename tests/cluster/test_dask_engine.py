@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -182,6 +183,24 @@ def test_a_lost_scheduler_ends_all_waits(cluster: Cluster) -> None:
             session.submit(work.square, 3).result(60)
 
 
+def test_a_cluster_without_workers_ends_all_waits(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("manyhands.engines.dask.engine.PATIENCE_SECONDS", 1.0)
+    with mh.Session(cluster.url) as session, open_folder() as folder:
+        gate = work.Gate(folder)
+        futures = [session.submit(gate.enter, x) for x in range(10)]
+        wait_for(gate.count_entered, "a call has begun")
+        for worker in cluster.workers:
+            worker.kill()
+        for future in futures:
+            assert isinstance(future.exception(LIMIT), mh.WorkerError)
+        with pytest.raises(mh.WorkerStartError, match="no worker for 1 s"):
+            session.submit(work.square, 3).result(LIMIT)
+        cluster.add_worker()
+        wait_for(lambda: not session.submit(work.square, 3).exception(LIMIT), "it works again")
+
+
 def test_a_dead_program_leaves_no_call_behind(cluster: Cluster, tmp_path: Path) -> None:
     """Calls of a program that was killed are interrupted, and the workers are free again."""
     script = tmp_path / "program.py"
@@ -252,6 +271,23 @@ def test_a_cluster_of_its_own_goes_with_the_session() -> None:
         pids = set(session.map(lambda _: os.getpid(), range(8), batch=1))
         assert os.getpid() not in pids
     wait_for(lambda: not any(_lives(pid) for pid in pids), "its processes ended")
+
+
+def test_a_cluster_of_its_own_gets_its_workers_back() -> None:
+    """Also one whose process dies as it starts, which Dask gives up."""
+    with mh.Session("dask://local", workers=1) as session:
+        cluster: Any = session._engine._cluster._local  # type: ignore[attr-defined]
+        (nanny,) = cluster.workers.values()
+
+        def kill() -> bool:
+            process = nanny.process
+            if process is not None and process.pid is not None:
+                with suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGKILL)
+            return str(nanny.status) == "Status.closed"
+
+        wait_for(kill, "Dask has given it up", 60)
+        assert session.submit(work.square, 3).result(60) == 9
 
 
 def _lives(pid: int) -> bool:

@@ -9,7 +9,7 @@ from distributed import LocalCluster
 import manyhands as mh
 from manyhands.testing.conformance import Case, list_cases, run_case
 
-LACKS = {"actors", "interrupts", "orders", "resources", "shares", "staffs", "stores"}
+LACKS = {"actors", "interrupts", "orders", "resources", "shares", "staffs", "stores", "witnesses"}
 
 SIZES = range(1, 6)
 """Of clusters that cases ask for."""

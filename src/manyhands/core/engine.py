@@ -214,3 +214,16 @@ class Engine(Protocol):
         grace
             Seconds that a worker has to end what it is at, before it is killed.
         """
+
+
+class Chain(Protocol):
+    """What an engine does beside that whose capabilities say that it chains."""
+
+    def foresee(self, key: int) -> Any:
+        """What stands in the place of the result of a call that has not ended; None where nothing can."""
+
+    def anticipate(self, call: Call) -> None:
+        """Take a call whose inputs have not all ended; `Engine.submit` comes when they have, or `forsake`."""
+
+    def forsake(self, key: int) -> None:
+        """Such a call will not be submitted; of others there is nothing to do."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future as StandardFuture
     from typing import Any
 
-    from manyhands.core.engine import Engine
+    from manyhands.core.engine import Chain, Engine
     from manyhands.core.future import Future
     from manyhands.core.lifecycle import Cancel, Effect, Fail, Lifecycle
 
@@ -69,6 +69,7 @@ class Ledger:
         self._delayed: dict[int, Any] = {}  # attempts that are due in a while
         self._inputs: dict[int, StandardFuture[Any]] = {}  # what calls wait for
         self._foreign_keys = count(-1, -1)
+        self._chain: Chain | None = engine if engine.capabilities.chains else None  # type: ignore[assignment]
 
     @property
     def is_used(self) -> bool:
@@ -88,6 +89,8 @@ class Ledger:
 
     def admit(self, call: Call, inputs: list[StandardFuture[Any]]) -> None:
         """A new call that waits for inputs."""
+        if self._chain is not None:
+            self._send_ahead(self._chain, call, inputs)
         with self._lock:
             awaited = {
                 self._name_input(future): future for future in inputs if not has_succeeded(future)
@@ -102,6 +105,29 @@ class Ledger:
                 future.add_done_callback(partial(self._take_input, key))
             elif future.done():
                 self._take_input(key, future)
+
+    def _send_ahead(self, chain: Chain, call: Call, inputs: list[StandardFuture[Any]]) -> None:
+        """Let the engine have a call before its inputs have ended, where it has these too."""
+        stand_ins: dict[int, Any] = {}
+        for future in inputs:
+            if not future.done():
+                stand_in = chain.foresee(self._name_input(future))
+                if stand_in is None:
+                    return
+                stand_ins[id(future)] = stand_in
+            elif not has_succeeded(future):
+                return
+
+        def hand_on(handle: Any) -> Any:
+            stand_in = stand_ins.get(id(handle))
+            return self._hand_on(handle) if stand_in is None else stand_in
+
+        if not stand_ins:
+            return
+        try:
+            chain.anticipate(self._fill(call, hand_on))
+        except Exception:
+            return  # it will be the call's error when its inputs have ended
 
     def succeed(self, keys: Iterable[int]) -> None:
         """Calls of the session have ended well."""
@@ -211,6 +237,8 @@ class Ledger:
     def _drop(self, key: int) -> None:
         self._kept.pop(key, None)
         self._delayed.pop(key, None)
+        if self._chain is not None:
+            self._chain.forsake(key)
 
     def _try_again(self, effect: Any, attempt: Any) -> None:
         self.retried += 1
@@ -272,8 +300,11 @@ class Ledger:
 
     def fill_in(self, call: Call) -> Call:
         """The call with results and stored values in the place of futures and refs, or what stands for them."""
-        args = tuple(replace_handles(arg, self._hand_on) for arg in call.args)
-        kwargs = {name: replace_handles(arg, self._hand_on) for name, arg in call.kwargs.items()}
+        return self._fill(call, self._hand_on)
+
+    def _fill(self, call: Call, hand_on: Callable[[Any], Any]) -> Call:
+        args = tuple(replace_handles(arg, hand_on) for arg in call.args)
+        kwargs = {name: replace_handles(arg, hand_on) for name, arg in call.kwargs.items()}
         return Call(call.key, call.fn, args, kwargs, call.options)
 
     def _hand_on(self, handle: Any) -> Any:

@@ -203,6 +203,8 @@ class Capabilities:
     ----------
     actors
         Objects can live in workers, and calls to them.
+    chains
+        A call goes to the cluster before its inputs have ended, and gets them from worker to worker.
     concurrent
         Calls run beside the caller: `submit` returns before they end.
     interrupts
@@ -225,10 +227,13 @@ class Capabilities:
         The workers are the session's own: it makes them as it is told, and can replace them.
     stores
         Large values are kept in memory that workers share, under a limit, and go to disk past it.
+    witnesses
+        How a worker ended is known: its exit code or signal, and what it wrote last to its standard error.
     """
 
     __slots__ = (
         "actors",
+        "chains",
         "concurrent",
         "interrupts",
         "isolates",
@@ -240,6 +245,7 @@ class Capabilities:
         "shares",
         "staffs",
         "stores",
+        "witnesses",
     )
 
     def __init__(
@@ -252,13 +258,16 @@ class Capabilities:
         interrupts: bool = False,
         stores: bool = False,
         actors: bool = True,
+        chains: bool = False,
         keeps: bool = True,
         orders: bool = True,
         resources: bool = True,
         shares: bool = True,
         staffs: bool = True,
+        witnesses: bool = True,
     ) -> None:
         self.actors = actors
+        self.chains = chains
         self.keeps = keeps
         self.orders = orders
         self.resources = resources
@@ -270,6 +279,7 @@ class Capabilities:
         self.parallel = parallel
         self.pickles = pickles
         self.stores = stores
+        self.witnesses = witnesses
 
 
 class StoreConfig:

@@ -22,6 +22,7 @@ Need = Literal[
     "resources",
     "shares",
     "staffs",
+    "witnesses",
     "stores",
 ]
 """The name of a capability; see `manyhands.core.model.Capabilities`."""

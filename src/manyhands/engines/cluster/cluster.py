@@ -54,6 +54,7 @@ class Cluster(Protocol):
     ) -> Any:
         """Have a worker run a task, given handles of its inputs; the handle of its result.
 
+        The inputs may be of tasks that have not ended. A task whose handle nobody has any more is given up.
         `on_end` is called with that from any thread, once, when the task has ended.
         """
 

@@ -22,7 +22,12 @@ from manyhands.engines.cluster.flights import Attempt, Flight, LostWorkerError, 
 from manyhands.engines.cluster.gate import Gate
 from manyhands.engines.cluster.keeper import ClusterKeeper
 from manyhands.engines.cluster.packed import LOOSE, Packed, Slot
-from manyhands.engines.cluster.station import CallFailedError, CallJoinedError, StationRun
+from manyhands.engines.cluster.station import (
+    CallFailedError,
+    CallJoinedError,
+    StationRun,
+    get_origin,
+)
 from manyhands.engines.cluster.task import Settings, Task
 from manyhands.engines.cluster.travel import TravelSurvey
 from manyhands.errors import (
@@ -80,6 +85,9 @@ class ClusterEngine:
         self._numbers = count(1)
         self._values = count(int.from_bytes(os.urandom(6), "big") << 16)
         self._flights: dict[int, Flight] = {}
+        self._ahead: dict[
+            int, Flight
+        ] = {}  # those whose inputs have not ended, or not as far as we know
         self._keys: dict[str, int] = {}
         self._marks: dict[
             str, tuple[int, list[str]] | None
@@ -116,12 +124,80 @@ class ClusterEngine:
 
     def submit(self, call: Call) -> None:
         with guard():
-            self._refuse(call)
-            function = self._functions.register(call.fn)
-            payload = self._serializer.dump_arguments(call.args, call.kwargs)
-            name = call.options.name or function.name
-            attempt = Attempt(call, function, self._topic, payload, name=name)
-            self._enter(attempt)
+            flight = self._ahead.get(call.key)
+            if flight is not None:
+                self._catch_up(flight, call)
+            else:
+                self._enter(self._prepare(call))
+
+    def _prepare(self, call: Call) -> Attempt:
+        self._refuse(call)
+        function = self._functions.register(call.fn)
+        payload = self._serializer.dump_arguments(call.args, call.kwargs)
+        name = call.options.name or function.name
+        return Attempt(call, function, self._topic, payload, name=name)
+
+    # Calls that the cluster gets before their inputs have ended.
+
+    def foresee(self, key: int) -> Any:
+        """What stands in another call for the result of a call under way; None where nothing can.
+
+        Where it comes to nothing, the other call is sent again once its inputs have ended.
+        """
+        flight = self._flights.get(key) or self._ahead.get(key)
+        native = flight.native if flight is not None else None
+        return None if native is None else Input(Slot(native))  # type: ignore[arg-type]
+
+    def anticipate(self, call: Call) -> None:
+        """Give the cluster a call whose inputs have not all ended; `submit` or `forsake` follows.
+
+        Nobody hears of its end before. Calls that cannot be sent ahead are left to `submit`.
+        """
+        if self._gate.is_limited or call.options.timeout is not None or call.options.window:
+            return
+        with guard():
+            flight = Flight(self._make_id(), self._prepare(call))
+            with self._change:
+                self._ahead[call.key] = flight
+                self._keys[flight.id] = call.key
+            try:
+                self._launch(flight)
+            except BaseException:
+                self._forget_ahead(call.key)
+                raise
+
+    def forsake(self, key: int) -> None:
+        """A call that was sent ahead is not wanted any more: the cluster gives up what nobody has a handle of."""
+        self._forget_ahead(key)
+
+    def _forget_ahead(self, key: int) -> None:
+        with self._change:
+            flight = self._ahead.pop(key, None)
+            if flight is not None:
+                self._keys.pop(flight.id, None)
+
+    def _catch_up(self, flight: Flight, call: Call) -> None:
+        """The inputs of a call that was sent ahead have ended."""
+        with self._change:
+            flight.call = call
+            self._flights[flight.attempt.key] = flight
+            del self._ahead[flight.attempt.key]
+            ended = flight.ended
+        if ended is not None:
+            self._take_end(flight, ended)
+
+    def _send_anew(self, flight: Flight, call: Call) -> None:
+        """What failed was an attempt at an input of a call that was sent ahead; another one went well."""
+        if not self._land(call.key, flight):
+            return
+        try:
+            self._enter(self._prepare(call))
+        except Exception as error:
+            self._sink.take_failure(call.key, error, None)
+            self.rouse()
+
+    def _make_id(self) -> str:
+        return f"{self._topic}-{next(self._numbers)}"
 
     def resubmit(self, key: int, attempt: Attempt) -> None:
         with guard():
@@ -131,7 +207,7 @@ class ClusterEngine:
                 self._sink.take_failure(key, error, None)
 
     def _enter(self, attempt: Attempt) -> None:
-        flight = Flight(f"{self._topic}-{next(self._numbers)}", attempt)
+        flight = Flight(self._make_id(), attempt)
         with self._change:
             self._flights[attempt.key] = flight
             self._keys[flight.id] = attempt.key
@@ -172,11 +248,16 @@ class ClusterEngine:
             self.rouse()
 
     def _launch_anew(self, flight: Flight) -> None:
+        if (
+            flight.call is not None
+        ):  # what it was sent with may be an attempt at an input that failed
+            self._send_anew(flight, flight.call)
+            return
         with self._change:
             if self._flights.get(flight.attempt.key) is not flight:
                 return
             self._keys.pop(flight.id, None)
-            flight.id = f"{self._topic}-{next(self._numbers)}"
+            flight.id = self._make_id()
             self._keys[flight.id] = flight.attempt.key
         self._launch_later(flight)
 
@@ -212,9 +293,16 @@ class ClusterEngine:
 
     def _take_end(self, flight: Flight, native: Any) -> None:
         key = flight.attempt.key
+        with self._change:
+            if self._ahead.get(key) is flight:
+                flight.ended = native
+                return
         if self._flights.get(key) is not flight:  # nobody waits for it any more
             return
         error = self._cluster.explain_end(native)
+        if flight.call is not None and error is not None and get_origin(error) != flight.id:
+            self._send_anew(flight, flight.call)
+            return
         if isinstance(error, CallJoinedError):
             try:
                 self._follow(flight, error.native)
@@ -295,7 +383,7 @@ class ClusterEngine:
             return
         name, *rest = fields
         key = self._keys.get(name)
-        flight = self._flights.get(key) if key is not None else None
+        flight = (self._flights.get(key) or self._ahead.get(key)) if key is not None else None
         if flight is None or key is None:
             return
         if kind == "item":
@@ -499,8 +587,9 @@ class ClusterEngine:
     def close(self, grace: float) -> None:  # noqa: ARG002 - what runs is interrupted
         with self._change:
             self._is_closed = True
-            flights = list(self._flights.values())
+            flights = [*self._flights.values(), *self._ahead.values()]
             self._flights.clear()
+            self._ahead.clear()
             self._keys.clear()
             self._change.notify_all()
         self._functions.clear()

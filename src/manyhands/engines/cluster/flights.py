@@ -21,11 +21,14 @@ class LostWorkerError(WorkerDiedError):
     ----------
     worker
         What the cluster called it.
+    origin
+        The id of the call; not of one that has it for an input.
     """
 
-    def __init__(self, message: str, worker: str) -> None:
+    def __init__(self, message: str, worker: str, origin: str) -> None:
         super().__init__(message)
         self.worker = worker
+        self.origin = origin
 
 
 class Result:
@@ -78,11 +81,17 @@ class Flight:
     ----------
     is_through
         Whether it has run, and gave a future, whose end is waited for.
+    call
+        Of one that was sent before its inputs had ended, the call with these; None until they have, and of others.
+    ended
+        The handle of its result, where it has ended before its session knew of its inputs' end.
     """
 
-    __slots__ = ("attempt", "id", "is_through", "native", "packed")
+    __slots__ = ("attempt", "call", "ended", "id", "is_through", "native", "packed")
 
     def __init__(self, name: str, attempt: Attempt) -> None:
+        self.call: Call | None = None
+        self.ended: Any = None
         self.id = name
         self.attempt = attempt
         self.native: Any = None

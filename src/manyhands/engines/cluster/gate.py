@@ -34,6 +34,11 @@ class Gate:
         self._outside: set[int] = set()
         self._order = count()
 
+    @property
+    def is_limited(self) -> bool:
+        """Whether any call may have to wait."""
+        return self._limit is not None
+
     def admit(self, key: int, priority: int) -> bool:
         """Whether a call goes at once; else it waits for its turn."""
         if self._limit is None:

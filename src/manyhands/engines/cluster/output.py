@@ -1,15 +1,18 @@
-"""What calls print in processes that belong to others: it goes to their sessions, the rest where it went."""
+"""What calls print and log in processes that belong to others: it goes to their sessions, the rest where it went."""
 
 from __future__ import annotations
 
 import sys
 from io import TextIOBase
+from logging import getLogger
 
 from manyhands.core import place
+from manyhands.core.logs import forward_logging
 from manyhands.engines.cluster.station import StationRun
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from logging import LogRecord
     from typing import Any, TextIO
 
 
@@ -55,11 +58,33 @@ class _Fork(TextIOBase):
         return getattr(self._original, name)
 
 
-def share_output() -> None:
-    """Have what calls of this process print sent to their sessions; again does nothing."""
+def share_output(levels: dict[str, int] | None) -> None:
+    """Have what calls of this process print and log sent to their sessions.
+
+    Parameters
+    ----------
+    levels
+        Of a session's loggers. A logger of this process gets the lowest of all sessions; each session drops what is
+        below its own. None where the session does not log.
+    """
     if not isinstance(sys.stdout, _Fork):
         sys.stdout = _Fork("stdout", sys.stdout)
         sys.stderr = _Fork("stderr", sys.stderr)
+        forward_logging({}, _send_record).addFilter(_is_of_call)
+    for name, level in (levels or {}).items():
+        logger = getLogger(name or None)
+        if level < logger.getEffectiveLevel():
+            logger.setLevel(level)
+
+
+def _is_of_call(record: LogRecord) -> bool:  # noqa: ARG001 - `logging` passes it
+    return _get_run() is not None
+
+
+def _send_record(packed: bytes) -> None:
+    run = _get_run()
+    if run is not None:
+        run.station.tell("log", packed)
 
 
 def _get_run() -> StationRun | None:

@@ -43,7 +43,7 @@ _MESSAGE_BYTES = 1024
 """Up to which size a result goes to the session at once, which then need not ask for it."""
 
 _REMEMBERED = 10_000
-"""Calls that have ended and are still known as such, for those who cancel them too late."""
+"""Calls that have ended, or are not to begin, and are still known as such."""
 
 _FUNCTIONS = 1_000
 """Functions that a process keeps unpickled."""
@@ -136,14 +136,12 @@ class StationRun(Run):
 
 
 class CallFailedError(Exception):
-    """What a call's failure is to the cluster: it carries the packed error."""
+    """What a call's failure is to the cluster: it carries the packed error, and the id of the call that failed."""
 
-    def __init__(self, packed: bytes) -> None:
-        super().__init__(packed)
+    def __init__(self, packed: bytes, origin: str) -> None:
+        super().__init__(packed, origin)
         self.packed = packed
-
-    def __reduce__(self) -> Any:
-        return CallFailedError, (self.packed,)
+        self.origin = origin
 
     def __str__(self) -> str:
         return "a call of manyhands has failed; its session has the error"
@@ -155,12 +153,18 @@ class CallJoinedError(Exception):
     An error, so that those who follow the call hear of it, and need not read a result to see that it is none.
     """
 
-    def __init__(self, native: Any) -> None:
-        super().__init__(native)
+    def __init__(self, native: Any, origin: str) -> None:
+        super().__init__(native, origin)
         self.native = native
+        self.origin = origin
 
     def __str__(self) -> str:
         return "a call of manyhands goes on as another; its session follows that"
+
+
+def get_origin(error: BaseException) -> str | None:
+    """The id of the call that failed, where an error of the cluster tells: its own, or that of one of its inputs."""
+    return getattr(error, "origin", None)
 
 
 class Station:
@@ -186,7 +190,7 @@ class Station:
         self._joined: dict[
             str, Future[Any]
         ] = {}  # what calls that have ended gave, until that is taken over
-        self._withdrawn: set[str] = set()
+        self._withdrawn: dict[str, None] = {}
         self._ended: deque[str] = deque(maxlen=_REMEMBERED)
         self._functions: dict[tuple[str, int], Callable[..., Any]] = {}
         self._watchdog = Watchdog(self._take_due)
@@ -224,7 +228,7 @@ class Station:
             run = self._begin(task, inputs)
         except BaseException as error:
             self._leave(task.id)
-            raise CallFailedError(pack_exception(error)) from None
+            raise CallFailedError(pack_exception(error), task.id) from None
         begin = monotonic()
         try:
             value, failure = self._execute(run)
@@ -248,15 +252,15 @@ class Station:
     def _fail(self, run: StationRun, failure: BaseException) -> NoReturn:
         if self._late.session is not None:
             self._late.session.cancel_children(run.task.key)
-        raise CallFailedError(pack_exception(failure, skip=2)) from None
+        raise CallFailedError(pack_exception(failure, skip=2), run.task.id) from None
 
     def _enter(self, name: str) -> None:
         """A call has begun: what it is made of may end the process already."""
         with self._change:
             if name in self._withdrawn:
-                self._withdrawn.discard(name)
+                del self._withdrawn[name]
                 withdrawn = CallInterrupted("the call was cancelled before it had begun")
-                raise CallFailedError(pack_exception(withdrawn))
+                raise CallFailedError(pack_exception(withdrawn), name)
             self._begun[name] = None
             self._marks.write(self._begun)
 
@@ -330,9 +334,9 @@ class Station:
             try:
                 return pack_result(future.result())
             except BaseException as error:
-                raise CallFailedError(pack_exception(error)) from None
+                raise CallFailedError(pack_exception(error), run.task.id) from None
         self._joined[run.task.id] = future
-        raise CallJoinedError(native)
+        raise CallJoinedError(native, run.task.id)
 
     def _load_function(self, task: Task) -> Callable[..., Any]:
         table, number, packed = task.function
@@ -378,7 +382,9 @@ class Station:
         """Do not begin these calls any more; those of them that have begun."""
         with self._change:
             begun = {name for name in ids if name in self._begun or name in self._ended}
-            self._withdrawn.update(name for name in ids if name not in begun)
+            self._withdrawn.update((name, None) for name in ids if name not in begun)
+            while len(self._withdrawn) > _REMEMBERED:  # most of them never come here
+                del self._withdrawn[next(iter(self._withdrawn))]
             return begun
 
     def interrupt(self, ids: Iterable[str]) -> None:

@@ -6,14 +6,14 @@ from concurrent.futures import CancelledError
 from pickle import loads
 
 from distributed import Client, LocalCluster
-from distributed.scheduler import KilledWorker
+from distributed.scheduler import KilledWorker, NoWorkerError
 
 from manyhands.core.model import Capabilities
 from manyhands.engines.cluster.engine import ClusterEngine
 from manyhands.engines.cluster.flights import LostWorkerError
 from manyhands.engines.cluster.versions import explain_difference, tell_versions
 from manyhands.engines.dask.handle import Handle, hold
-from manyhands.engines.dask.scheduler import OneLife
+from manyhands.engines.dask.scheduler import OneLife, Revival
 from manyhands.engines.dask.worker import Sites, ask_station, perform
 from manyhands.errors import WorkerDiedError, WorkerStartError
 
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 10
 """How long a scheduler has to answer."""
+
+PATIENCE_SECONDS = 60.0
+"""How long calls wait in a cluster that has lost its last worker."""
 
 _HOST = "127.0.0.1"
 """Where a cluster of this machine listens; nobody else reaches it."""
@@ -50,11 +53,13 @@ class DaskCluster:
         parallel=True,
         pickles=True,
         actors=False,
+        chains=True,
         keeps=False,
         orders=False,
         resources=False,
         shares=False,
         staffs=False,
+        witnesses=False,
     )
 
     def __init__(self, address: str) -> None:
@@ -72,6 +77,7 @@ class DaskCluster:
                 host=_HOST,
                 dashboard_address=f"{_HOST}:0",
             )
+            self._local.scheduler.add_plugin(Revival(self._local, len(self._local.worker_spec)))
         try:
             self._client = Client(
                 self._local if self._local is not None else self._address,
@@ -93,7 +99,7 @@ class DaskCluster:
         self._settings = settings
         self._topic = topic
         self._client.subscribe_topic(topic, lambda event: take(*loads(event[1])))
-        self._client.register_plugin(OneLife())
+        self._client.register_plugin(OneLife(PATIENCE_SECONDS))
         self._client.register_plugin(Sites(settings))
         return self._count_threads()
 
@@ -215,6 +221,11 @@ def _explain(error: BaseException | None) -> BaseException:
         return LostWorkerError(
             f"the worker of the Dask cluster that had it has ended: {worker.address}",
             worker.server_id,
+            str(error.task),
+        )
+    if isinstance(error, NoWorkerError):
+        return WorkerStartError(
+            f"the Dask cluster has had no worker for {error.timeout:g} s: the last one has ended, and no other came"
         )
     if error is None or isinstance(error, CancelledError):
         return WorkerDiedError("the call was cancelled in the Dask cluster, by somebody else")

@@ -48,7 +48,7 @@ class Sites(WorkerPlugin):  # type: ignore[misc]
 
     def setup(self, worker: Worker) -> None:
         """See `distributed.WorkerPlugin`."""
-        share_output()
+        share_output(self._settings.log_levels)
         getLogger("distributed.worker").addFilter(_is_news)  # again does nothing
         _stations[self._settings.session] = Station(self._settings, DaskLink(worker), worker.id)
 

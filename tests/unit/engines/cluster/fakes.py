@@ -226,6 +226,8 @@ class Net:
         try:
             task = pickle.loads(pickle.dumps(job.task, 5))
             packed = worker.station.perform(task, [self.read(native) for native in job.inputs])
+        except LostWorkerError as error:  # an input's; the cluster knows of it by itself
+            self.end(job, error=error)
         except BaseException as error:
             self.end(job, error=pickle.loads(pickle.dumps(error)))
         else:
@@ -255,7 +257,9 @@ class Net:
         assert self.settings is not None
         self.hire(self.settings)
         for job in list(worker.jobs):
-            self.end(job, error=LostWorkerError(f"{worker.name} has ended", worker.name))
+            self.end(
+                job, error=LostWorkerError(f"{worker.name} has ended", worker.name, job.task.id)
+            )
         for run in list(worker.station._runs.values()):
             run.interrupt()
 
@@ -269,7 +273,7 @@ class FakeCluster:
     """See `manyhands.engines.cluster.cluster.Cluster`."""
 
     name = "fake"
-    capabilities = Capabilities(isolates=True, parallel=True, pickles=True)
+    capabilities = Capabilities(isolates=True, parallel=True, pickles=True, chains=True)
     is_near = True
 
     def __init__(self, net: Net) -> None:

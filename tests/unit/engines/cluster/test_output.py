@@ -50,7 +50,7 @@ def share(monkeypatch: pytest.MonkeyPatch) -> Share:
         found = Original(), Original()
         monkeypatch.setattr(sys, "stdout", found[0])
         monkeypatch.setattr(sys, "stderr", found[1])
-        share_output()
+        share_output(None)
         return found
 
     return begin
@@ -159,7 +159,7 @@ def test_what_others_print_is_flushed_as_they_say(share: Share) -> None:
 def test_to_share_it_again_does_nothing(share: Share) -> None:
     share()
     streams = sys.stdout, sys.stderr
-    share_output()
+    share_output(None)
     assert (sys.stdout, sys.stderr) == streams
 
 
