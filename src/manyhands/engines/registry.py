@@ -51,10 +51,11 @@ _BUILT_IN = {
         "the caller itself, one call after the other",
     ),
     "dask": ("manyhands.engines.dask:DaskEngine", "a Dask cluster: dask://HOST:PORT, dask://local"),
+    "ray": ("manyhands.engines.ray:RayEngine", "a Ray cluster: ray://HOST:PORT, ray://local"),
 }
 
 
-_CLUSTERS = {"dask": ("distributed", "manyhands[dask]")}
+_CLUSTERS = {"dask": ("distributed", "manyhands[dask]"), "ray": ("ray", "manyhands[ray]")}
 """Engines that need an address, the module that each needs, and what brings that."""
 
 _NESTED = "manyhands.engines.local.nested:NestedEngine"

@@ -23,11 +23,14 @@ class Cluster(Protocol):
     capabilities
     is_near
         Whether the workers are of this machine, and find the modules that this process finds.
+    waits
+        Whether another call runs in the place of one that waits only where that waits by `wait_for_any`.
     """
 
     name: str
     capabilities: Capabilities
     is_near: bool
+    waits: bool
 
     def connect(
         self, workers: int, settings: Settings, topic: str, take: Callable[..., None]
@@ -54,7 +57,7 @@ class Cluster(Protocol):
     ) -> Any:
         """Have a worker run a task, given handles of its inputs; the handle of its result.
 
-        The inputs may be of tasks that have not ended. A task whose handle nobody has any more is given up.
+        The inputs may be of tasks that have not ended.
         `on_end` is called with that from any thread, once, when the task has ended.
         """
 
@@ -78,6 +81,12 @@ class Cluster(Protocol):
 
     def drop(self, natives: list[Any]) -> None:
         """Have tasks given up that have not begun."""
+
+    def release(self, native: Any) -> None:
+        """Have a task given up that has not begun and nobody wants; does not wait for that."""
+
+    def wait_for_any(self, natives: list[Any], seconds: float) -> None:
+        """In a call: wait until one of these has ended, for so many seconds at most."""
 
     def report(self, *message: Any) -> None:
         """In a worker: send a message to the program's session."""

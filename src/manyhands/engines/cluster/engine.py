@@ -50,6 +50,12 @@ _CLOSED_SECONDS = 0.02
 _LONGEST_SECONDS = 3600.0
 """Between two looks of who waits: of a session that has ended, and else."""
 
+_TURN_SECONDS = 0.05
+"""The same of who waits by the cluster's own means."""
+
+_SETTLING_SECONDS = 0.001
+"""How soon after the end of a call its session knows of it."""
+
 
 class ClusterEngine:
     """Runs calls on the workers of a cluster; see `manyhands.core.engine.Engine` for the members.
@@ -167,14 +173,20 @@ class ClusterEngine:
                 raise
 
     def forsake(self, key: int) -> None:
-        """A call that was sent ahead is not wanted any more: the cluster gives up what nobody has a handle of."""
-        self._forget_ahead(key)
+        """A call that was sent ahead is not wanted any more."""
+        native = self._forget_ahead(key)
+        if native is not None:
+            with guard():
+                self._cluster.release(native)
 
-    def _forget_ahead(self, key: int) -> None:
+    def _forget_ahead(self, key: int) -> Any:
+        """Its handle, if it has got that far."""
         with self._change:
             flight = self._ahead.pop(key, None)
-            if flight is not None:
-                self._keys.pop(flight.id, None)
+            if flight is None:
+                return None
+            self._keys.pop(flight.id, None)
+            return flight.native
 
     def _catch_up(self, flight: Flight, call: Call) -> None:
         """The inputs of a call that was sent ahead have ended."""
@@ -300,7 +312,8 @@ class ClusterEngine:
         if self._flights.get(key) is not flight:  # nobody waits for it any more
             return
         error = self._cluster.explain_end(native)
-        if flight.call is not None and error is not None and get_origin(error) != flight.id:
+        is_inputs = error is not None and not flight.is_through and get_origin(error) != flight.id
+        if flight.call is not None and is_inputs:
             self._send_anew(flight, flight.call)
             return
         if isinstance(error, CallJoinedError):
@@ -492,7 +505,9 @@ class ClusterEngine:
             through = [f.id for f in withdrawn.values() if f.is_through]
             if through:
                 self._cluster.ask("let_go", through, cancel=True)
-            launched = [f.native for f in withdrawn.values() if f.native is not None]
+            launched = [
+                f.native for f in withdrawn.values() if f.native is not None and f.id not in begun
+            ]
             if launched:
                 self._cluster.drop(launched)
             return set(withdrawn)
@@ -560,7 +575,8 @@ class ClusterEngine:
         with run:
             run.set_wake(self.rouse)
             try:
-                run.wait(lambda: self._wait(lambda: run.is_due or is_done(), timeout))
+                wait = self._wait_there if self._cluster.waits else self._wait
+                run.wait(lambda: wait(lambda: run.is_due or is_done(), timeout))
             finally:
                 run.set_wake(None)
             return is_done()
@@ -575,6 +591,18 @@ class ClusterEngine:
                 # Of what ends with the session nobody tells.
                 longest = _CLOSED_SECONDS if self._is_closed else _LONGEST_SECONDS
                 self._change.wait(min(left, longest))
+        return True
+
+    def _wait_there(self, is_done: Callable[[], bool], timeout: float | None) -> bool:
+        deadline = inf if timeout is None else monotonic() + timeout
+        while not self._wait(is_done, min(_SETTLING_SECONDS, max(0.0, deadline - monotonic()))):
+            left = deadline - monotonic()
+            if left <= 0:
+                return False
+            with self._change:
+                natives = [flight.native for flight in self._flights.values()]
+            under_way = [native for native in natives if native is not None]
+            self._cluster.wait_for_any(under_way, min(left, _TURN_SECONDS))
         return True
 
     def rouse(self) -> None:

@@ -62,6 +62,8 @@ class DaskCluster:
         witnesses=False,
     )
 
+    waits = False
+
     def __init__(self, address: str) -> None:
         self._address = address
         self.is_near = address == "local"
@@ -189,6 +191,13 @@ class DaskCluster:
 
     def drop(self, natives: list[Handle]) -> None:
         self._client.cancel([native.future for native in natives], force=False)
+
+    def release(self, native: Handle) -> None:
+        if native.future is not None:
+            native.future.release()
+
+    def wait_for_any(self, natives: list[Handle], seconds: float) -> None:
+        """Calls leave their threads to others however they wait."""
 
     def report(self, *message: Any) -> None:
         """The program's session counts for itself."""

@@ -275,6 +275,7 @@ class FakeCluster:
     name = "fake"
     capabilities = Capabilities(isolates=True, parallel=True, pickles=True, chains=True)
     is_near = True
+    waits = False
 
     def __init__(self, net: Net) -> None:
         self.net = net
@@ -345,6 +346,12 @@ class FakeCluster:
                     worker.held.remove(job)
                     worker.jobs.remove(job)
                     self.net.end(job, error=RuntimeError("dropped"))
+
+    def release(self, native: Any) -> None:
+        self.drop([native])
+
+    def wait_for_any(self, natives: list[Any], seconds: float) -> None:
+        """Nobody asks for it."""
 
     def report(self, *message: Any) -> None:
         assert self.net.settings is not None

@@ -1,0 +1,75 @@
+"""The program's side of a session's office: messages, and the ends of calls, in an order that makes sense."""
+
+from __future__ import annotations
+
+import threading
+from functools import partial
+from queue import SimpleQueue
+
+import ray
+from ray.exceptions import RayError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+
+class Mail:
+    """Takes the messages of a topic, in a thread of its own.
+
+    Parameters
+    ----------
+    office
+        The handle of the session's `Office`.
+    topic
+    take
+        Called with the parts of each message, in the order in which their sender sent them.
+    """
+
+    def __init__(self, office: Any, topic: str, take: Callable[..., None]) -> None:
+        self._office = office
+        self._topic = topic
+        self._take = take
+        self._due: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._arrived: dict[str, int] = {}
+        self._waiting: list[tuple[str, int, Callable[[], None]]] = []
+        self._is_over = False
+        for work in (self._fetch, self._handle):
+            threading.Thread(target=work, name="manyhands-ray-mail", daemon=True).start()
+
+    def call(self, do: Callable[[], None]) -> None:
+        """Call `do` in the thread of this; Ray's own must not wait for Ray."""
+        self._due.put(do)
+
+    def after(self, sender: str, number: int, do: Callable[[], None]) -> None:
+        """In the thread of this: call `do` when that many messages of `sender` have come."""
+        if self._arrived.get(sender, 0) < number and not self._is_over:
+            self._waiting.append((sender, number, do))
+        else:
+            do()
+
+    def _fetch(self) -> None:
+        try:
+            while (letters := ray.get(self._office.take.remote(self._topic))) is not None:
+                self._due.put(partial(self._take_all, letters))
+        except RayError:
+            pass  # the session is closed, or the cluster is gone: who waits hears of it by the calls
+        self._due.put(self._end)
+
+    def _handle(self) -> None:
+        while not self._is_over:
+            self._due.get()()
+
+    def _take_all(self, letters: list[tuple[str, int, tuple[Any, ...]]]) -> None:
+        for sender, number, message in letters:
+            self._take(*message)
+            self._arrived[sender] = number
+        due, self._waiting = self._waiting, []
+        for entry in due:
+            self.after(*entry)
+
+    def _end(self) -> None:
+        self._is_over = True
+        for _, _, do in self._waiting:
+            do()

@@ -1,0 +1,149 @@
+"""An actor of Ray's that passes messages between a session and the processes that its calls run in.
+
+Ray's tasks can be reached by nobody while they run, and have nobody to tell anything but by their results.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from itertools import count
+from time import monotonic
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from manyhands.engines.cluster.task import Settings
+
+NAMESPACE = "manyhands"
+"""Of Ray's names for actors."""
+
+TAKE_SECONDS = 5.0
+"""How long one asks for messages before one asks again."""
+
+_SILENT_SECONDS = 3 * TAKE_SECONDS
+"""After which a process that asks for nothing is taken for dead; if it is not, it comes back."""
+
+_ANSWER_SECONDS = 1.0
+"""How long processes have to answer: at once, unless native code keeps Python from running there at all."""
+
+_WITHDRAWN = 10_000
+"""Calls that are not to begin, for processes that come later."""
+
+
+class _Box:
+    """Messages for somebody who asks for them."""
+
+    def __init__(self) -> None:
+        self.messages: list[Any] = []
+        self.has_come = asyncio.Event()
+        self.asked_at = monotonic()
+
+    def put(self, message: Any) -> None:
+        self.messages.append(message)
+        self.has_come.set()
+
+    async def take(self, seconds: float) -> list[Any]:
+        self.asked_at = monotonic()
+        try:
+            await asyncio.wait_for(self.has_come.wait(), seconds)
+        except TimeoutError:
+            pass
+        self.asked_at = monotonic()
+        messages, self.messages = self.messages, []
+        self.has_come.clear()
+        return messages
+
+
+class Office:
+    """One for each session of a program; see `manyhands.engines.ray.mail` for those who use it.
+
+    Parameters
+    ----------
+    settings
+        Of the session.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._topics: dict[str, _Box] = {}
+        self._stations: dict[str, _Box] = {}
+        self._numbers = count(1)
+        self._answers: dict[int, dict[str, Any]] = {}
+        self._has_answered = asyncio.Condition()
+        self._withdrawn: deque[str] = deque(maxlen=_WITHDRAWN)
+        self._is_closed = False
+
+    async def open_topic(self, topic: str) -> None:
+        """From now on keep messages of a topic."""
+        self._topics[topic] = _Box()
+
+    async def close_topic(self, topic: str) -> None:
+        """Nobody takes them any more."""
+        self._topics.pop(topic, None)
+
+    async def post(self, topic: str, messages: list[Any]) -> None:
+        """Messages for whoever takes those of a topic."""
+        box = self._topics.get(topic)
+        if box is not None:
+            for message in messages:
+                box.put(message)
+
+    async def take(self, topic: str) -> list[Any] | None:
+        """Messages of a topic, as soon as there are any; None where it was closed."""
+        box = self._topics.get(topic)
+        return None if box is None else await box.take(TAKE_SECONDS)
+
+    # Processes that calls run in.
+
+    async def join(self, station: str) -> tuple[Settings, list[str]]:
+        """A process is there; the settings of the session, and the calls that are not to begin."""
+        self._stations[station] = _Box()
+        return self._settings, list(self._withdrawn)
+
+    async def take_questions(self, station: str) -> list[Any] | None:
+        """What a process is asked, as soon as it is; None where the session has ended."""
+        if self._is_closed:
+            return None
+        box = self._stations.get(station)
+        if box is None:  # it was taken for dead
+            box = self._stations[station] = _Box()
+        return await box.take(TAKE_SECONDS)
+
+    async def answer(self, number: int, station: str, answer: Any) -> None:
+        """What a process answers."""
+        if number in self._answers:
+            self._answers[number][station] = answer
+            async with self._has_answered:
+                self._has_answered.notify_all()
+
+    async def ask(self, method: str, args: tuple[Any, ...], options: dict[str, Any]) -> list[Any]:
+        """Have the stations of all processes call a method; what those answer that do so soon."""
+        if method == "withdraw":
+            self._withdrawn.extend(args[0])
+        now = monotonic()
+        for name, box in list(self._stations.items()):
+            if now - box.asked_at > _SILENT_SECONDS:
+                del self._stations[name]
+        asked = list(self._stations)
+        number = next(self._numbers)
+        answers = self._answers[number] = {}
+        for name in asked:
+            self._stations[name].put((number, method, args, options))
+        try:
+            async with self._has_answered:
+                await asyncio.wait_for(
+                    self._has_answered.wait_for(lambda: len(answers) >= len(asked)), _ANSWER_SECONDS
+                )
+        except TimeoutError:
+            pass
+        finally:
+            del self._answers[number]
+        return [answer for answer in answers.values() if answer is not None]
+
+    async def close(self) -> None:
+        """The session has ended."""
+        self._is_closed = True
+        for box in self._stations.values():
+            box.has_come.set()

@@ -1,0 +1,168 @@
+"""A Ray worker's side: a station for each session."""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import suppress
+from itertools import count
+
+import ray
+from ray.exceptions import RayError
+
+from manyhands.engines.cluster.output import share_output
+from manyhands.engines.cluster.station import CallFailedError, CallJoinedError, Station
+from manyhands.engines.ray.office import NAMESPACE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from manyhands.engines.cluster.packed import Packed
+    from manyhands.engines.cluster.task import Settings, Task
+    from manyhands.engines.ray.handle import Handle
+
+_stations: dict[str, tuple[Station, RayLink]] = {}
+"""Of this process, by the names of their sessions."""
+
+_opening = threading.Lock()
+
+_LAST_SECONDS = 1.0
+"""How long a process that ends waits until what it has sent is there."""
+
+
+class Status:
+    """What the program hears of a call that has ended.
+
+    Attributes
+    ----------
+    call
+        Its id; empty where not itself failed, but one of its inputs.
+    end
+        The call's last message: its id, its seconds, and its result where that is small; None where it has failed.
+    failure
+        Its packed error; None where it went well.
+    joined
+        The handle of what it goes on as; None where it has ended.
+    sender, sent
+        The process, and how many messages it had sent by then to the session that made the call: they come first.
+    """
+
+    __slots__ = ("call", "end", "failure", "joined", "sender", "sent")
+
+    def __init__(
+        self,
+        call: str,
+        end: tuple[Any, ...] | None,
+        failure: bytes | None,
+        joined: Handle | None,
+        sender: str,
+        sent: int,
+    ) -> None:
+        self.call = call
+        self.end = end
+        self.failure = failure
+        self.joined = joined
+        self.sender = sender
+        self.sent = sent
+
+    def __reduce__(self) -> Any:
+        return Status, (self.call, self.end, self.failure, self.joined, self.sender, self.sent)
+
+
+class RayLink:
+    """See `manyhands.engines.cluster.cluster.Link`.
+
+    Parameters
+    ----------
+    session
+        The session's name, which is that of its office.
+    """
+
+    def __init__(self, session: str) -> None:
+        self.name = f"{os.uname().nodename}-{os.getpid()}"
+        self.office = ray.get_actor(session, namespace=NAMESPACE)
+        self.ends: dict[str, tuple[Any, ...]] = {}
+        self._sent: dict[str, Any] = {}
+        self._last: Any = None
+        self._sending = threading.Lock()
+
+    def send(self, topic: str, message: tuple[Any, ...]) -> None:
+        if message[0] == "end":  # it goes with the result
+            self.ends[message[1]] = message[1:]
+            return
+        with self._sending:
+            number = self._sent.get(topic, 0) + 1
+            self._sent[topic] = number
+            self._last = self.office.post.remote(topic, [(self.name, number, message)])
+
+    def count_sent(self, topic: str) -> int:
+        """How many messages have gone to a session so far."""
+        return self._sent.get(topic, 0)
+
+    def fetch(self, native: Handle) -> Packed:
+        packed: Packed = ray.get(native.value)
+        return packed
+
+    def hold(self, native: Handle) -> Handle:
+        return native
+
+    def leave(self) -> None:
+        """Ray lets another call run while this one waits for values, and only then."""
+
+    def enter(self) -> None:
+        """The same."""
+
+    def make_engine(self, settings: Settings) -> Any:
+        from manyhands.engines.ray.nested import make_engine
+
+        return make_engine(settings)
+
+    def die(self) -> None:
+        if self._last is not None:  # what was sent goes first
+            ray.wait([self._last], timeout=_LAST_SECONDS)
+        os._exit(1)
+
+
+def perform(session: str, task: Task, *inputs: Packed) -> tuple[Status, Packed | None]:
+    """Run a call; Ray calls this in a worker's main thread."""
+    station, link = _find_station(session)
+    packed = joined = failure = None
+    origin = task.id
+    if None in inputs:  # it has failed, or goes on as another call
+        failure, origin = b"", ""
+    else:
+        try:
+            packed = station.perform(task, inputs)
+        except CallJoinedError as error:
+            joined = error.native
+        except CallFailedError as error:
+            failure = error.packed
+    end = link.ends.pop(task.id, None)
+    return Status(origin, end, failure, joined, link.name, link.count_sent(task.topic)), packed
+
+
+def _find_station(session: str) -> tuple[Station, RayLink]:
+    with _opening:
+        found = _stations.get(session)
+        if found is None:
+            link = RayLink(session)
+            settings, withdrawn = ray.get(link.office.join.remote(link.name))
+            share_output(settings.log_levels)
+            station = Station(settings, link, link.name)
+            station.withdraw(withdrawn)
+            found = _stations[session] = station, link
+            threading.Thread(target=_serve, args=(session, station, link), daemon=True).start()
+        return found
+
+
+def _serve(session: str, station: Station, link: RayLink) -> None:
+    """Answer what the session asks, until it ends or is gone."""
+    office = link.office
+    with suppress(RayError):
+        while (questions := ray.get(office.take_questions.remote(link.name))) is not None:
+            for number, method, args, options in questions:
+                answer = getattr(station, method)(*args, **options)
+                office.answer.remote(number, link.name, answer)
+    _stations.pop(session, None)
+    station.close()
