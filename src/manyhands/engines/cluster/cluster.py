@@ -96,7 +96,15 @@ class Cluster(Protocol):
 
 
 class Link(Protocol):
-    """What the engine's own library does for a process of its workers."""
+    """What the engine's own library does for a process of its workers.
+
+    Attributes
+    ----------
+    waits
+        Whether another call runs in the place of one that waits only while that waits by `doze`.
+    """
+
+    waits: bool
 
     def send(self, topic: str, message: tuple[Any, ...]) -> None:
         """Send a message to a session."""
@@ -106,6 +114,9 @@ class Link(Protocol):
 
     def hold(self, native: Any) -> Any:
         """A handle that keeps its value in the cluster."""
+
+    def doze(self) -> None:
+        """In a call: wait until its session has asked something of this process, but not for long."""
 
     def leave(self) -> None:
         """In a call that waits: let another call run in its place."""

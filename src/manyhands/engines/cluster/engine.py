@@ -242,6 +242,7 @@ class ClusterEngine:
             attempt.arguments,
             options.timeout,
             options.window,
+            attempt.is_async,
         )
         try:
             flight.native = self._cluster.launch(

@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 GRACE_SECONDS = 1.0
 """How long a call has to yield after it was interrupted."""
 
+_SETTLING_SECONDS = 0.002
+"""How soon after a question has come it is taken in."""
+
 _MESSAGE_BYTES = 1024
 """Up to which size a result goes to the session at once, which then need not ask for it."""
 
@@ -430,7 +433,8 @@ class Station:
         """Wait in a call, under its guard, until `is_done` or until it is interrupted; others run meanwhile."""
         run.set_wake(self._ring)
         try:
-            run.wait(lambda: self.wait_until(lambda: run.is_due or is_done()))
+            wait = self._wait_there if self.link.waits else self.wait_until
+            run.wait(lambda: wait(lambda: run.is_due or is_done()))
         finally:
             run.set_wake(None)
 
@@ -438,6 +442,13 @@ class Station:
         """Wait for a message of the session, or the end of a call; true."""
         with self._change:
             return self._change.wait_for(is_done)
+
+    def _wait_there(self, is_done: Callable[[], bool]) -> bool:
+        while True:
+            with self._change:
+                if self._change.wait_for(is_done, _SETTLING_SECONDS):
+                    return True
+            self.link.doze()
 
     def _ring(self) -> None:
         with self._change:

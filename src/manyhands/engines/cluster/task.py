@@ -53,6 +53,8 @@ class Task:
         Packed.
     timeout, window
         As of `manyhands.core.model.CallOptions`.
+    is_async
+        Whether it runs on an event loop, beside others.
     """
 
     session: str
@@ -64,3 +66,4 @@ class Task:
     arguments: Packed
     timeout: float | None = None
     window: int = 0
+    is_async: bool = False

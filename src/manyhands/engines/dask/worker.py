@@ -69,6 +69,8 @@ class Sites(WorkerPlugin):  # type: ignore[misc]
 class DaskLink:
     """See `manyhands.engines.cluster.cluster.Link`."""
 
+    waits = False
+
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
 
@@ -81,6 +83,9 @@ class DaskLink:
 
     def hold(self, native: Handle) -> Handle:
         return native
+
+    def doze(self) -> None:
+        """Calls leave their threads to others however they wait."""
 
     def leave(self) -> None:
         secede()

@@ -27,7 +27,8 @@ class Connection:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._address: str | None = None
+        self._address = ""
+        self._is_ours = False
         self._users = 0
 
     def open(self, address: str, workers: int) -> None:
@@ -51,8 +52,10 @@ class Connection:
                     f"this program uses the Ray cluster {self._address!r} already, and Ray allows one at a time; close "
                     f"the sessions on it before you open one on {address!r}"
                 )
-            if not self._users and not ray.is_initialized():
-                _connect(address, workers)
+            if not self._users:
+                self._is_ours = not ray.is_initialized()
+                if self._is_ours:
+                    _connect(address, workers)
                 self._address = address
             self._users += 1
 
@@ -60,8 +63,7 @@ class Connection:
         """A session needs it no more."""
         with self._lock:
             self._users -= 1
-            if not self._users and self._address is not None:
-                self._address = None
+            if not self._users and self._is_ours:
                 ray.shutdown()
 
 

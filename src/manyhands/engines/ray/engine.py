@@ -16,7 +16,11 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 from ray.exceptions import OutOfMemoryError as RayOutOfMemoryError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.util import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import (
+    NodeAffinitySchedulingStrategy,
+    PlacementGroupSchedulingStrategy,
+)
 
 from manyhands.core.model import Capabilities
 from manyhands.engines.cluster.engine import ClusterEngine
@@ -26,7 +30,7 @@ from manyhands.engines.cluster.versions import explain_difference, tell_versions
 from manyhands.engines.ray.handle import Handle
 from manyhands.engines.ray.mail import Mail
 from manyhands.engines.ray.office import NAMESPACE, Office
-from manyhands.engines.ray.worker import perform
+from manyhands.engines.ray.worker import MOST_COROUTINES, LoopHost, perform
 from manyhands.errors import OutOfMemoryError, WorkerDiedError, WorkerStartError
 
 TYPE_CHECKING = False
@@ -42,6 +46,9 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 30
 """How long workers have to start, and to answer."""
+
+
+_LOSSES = (WorkerCrashedError, NodeDiedError, ObjectLostError, RayActorError)
 
 
 class RayCluster:
@@ -71,6 +78,8 @@ class RayCluster:
     def __init__(self, address: str) -> None:
         self._address = address
         self.is_near = address == "local"
+        self._share: Any = None
+        self._loop_host: Any = None
 
     def connect(
         self, workers: int, settings: Settings, topic: str, take: Callable[..., None]
@@ -83,10 +92,31 @@ class RayCluster:
                 settings
             )
             self._join(settings, topic, take)
-            return self._count_cpus()
+            return self._reserve(workers)
         except BaseException:
+            self._give_back()
             connection.close()
             raise
+
+    def _reserve(self, workers: int) -> int:
+        """Have no more cpus than so many for the calls of the session, and those that they make; how many it has."""
+        there = self._count_cpus()
+        if not 0 < workers < there:
+            return there
+        self._share = placement_group([{"CPU": 1}] * workers)
+        if not self._share.wait(CONNECT_SECONDS):
+            raise WorkerStartError(
+                f"workers={workers}: the Ray cluster at {self._address!r} has {there} cpus, and others use them"
+            )
+        place = PlacementGroupSchedulingStrategy(
+            self._share, placement_group_capture_child_tasks=True
+        )
+        self._perform = self._perform.options(scheduling_strategy=place)
+        return workers
+
+    def _give_back(self) -> None:
+        if self._share is not None:
+            remove_placement_group(self._share)
 
     def _join(self, settings: Settings, topic: str, take: Callable[..., None]) -> None:
         self._settings = settings
@@ -131,12 +161,20 @@ class RayCluster:
     ) -> Handle:
         values = (value.value if isinstance(value, Handle) else value for value in inputs)
         try:
-            status, value = self._perform.remote(self._settings.session, task, *values)
+            run = self._get_loop_host() if task.is_async else self._perform
+            status, value = run.remote(self._settings.session, task, *values)
         except (ConnectionError, RayError) as cause:
             raise WorkerDiedError(
                 f"no connection to the Ray cluster at {self._address!r} any more: {cause}"
             ) from cause
         return self._watch(Handle(value, status, task.id), on_end)
+
+    def _get_loop_host(self) -> Any:
+        """What performs a call on an event loop."""
+        if self._loop_host is None:
+            host = ray.remote(num_cpus=0, max_restarts=-1, max_concurrency=MOST_COROUTINES)(LoopHost)
+            self._loop_host = host.remote()
+        return self._loop_host.perform.options(num_returns=2)
 
     def follow(self, native: Handle, on_end: Callable[[Any], None]) -> Handle:
         return self._watch(native, on_end)
@@ -185,7 +223,7 @@ class RayCluster:
             return self._explain(error.cause, "")
         if isinstance(error, RayOutOfMemoryError):
             return OutOfMemoryError(f"Ray has killed the worker for want of memory: {error}")
-        if isinstance(error, (WorkerCrashedError, NodeDiedError, ObjectLostError)):
+        if isinstance(error, _LOSSES):
             return LostWorkerError(
                 f"the worker of the Ray cluster that had it has ended: {error}", "", call
             )
@@ -235,6 +273,7 @@ class RayCluster:
             self._leave(natives)
             ray.get(self._office.close.remote(), timeout=CONNECT_SECONDS)
             ray.kill(self._office)
+            self._give_back()
         except (ConnectionError, RayError):
             pass  # the cluster went meanwhile
         finally:
@@ -242,6 +281,8 @@ class RayCluster:
 
     def _leave(self, natives: list[Handle]) -> None:
         self.drop(natives)
+        if self._loop_host is not None:
+            ray.kill(self._loop_host)
         self._office.close_topic.remote(self._topic)
 
 

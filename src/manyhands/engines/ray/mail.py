@@ -33,6 +33,7 @@ class Mail:
         self._take = take
         self._due: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._arrived: dict[str, int] = {}
+        self._early: dict[str, dict[int, tuple[Any, ...]]] = {}
         self._waiting: list[tuple[str, int, Callable[[], None]]] = []
         self._is_over = False
         for work in (self._fetch, self._handle):
@@ -63,8 +64,12 @@ class Mail:
 
     def _take_all(self, letters: list[tuple[str, int, tuple[Any, ...]]]) -> None:
         for sender, number, message in letters:
-            self._take(*message)
-            self._arrived[sender] = number
+            # An actor's calls that may wait begin in any order.
+            early = self._early.setdefault(sender, {})
+            early[number] = message
+            while (number := self._arrived.get(sender, 0) + 1) in early:
+                self._arrived[sender] = number
+                self._take(*early.pop(number))
         due, self._waiting = self._waiting, []
         for entry in due:
             self.after(*entry)

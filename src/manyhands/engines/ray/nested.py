@@ -7,6 +7,7 @@ import ray
 from manyhands.engines.cluster.engine import ClusterEngine
 from manyhands.engines.ray.engine import RayCluster
 from manyhands.engines.ray.office import NAMESPACE
+from manyhands.engines.ray.worker import find_link
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class NestedCluster(RayCluster):
         return self._count_cpus()
 
     def report(self, *message: Any) -> None:
-        self._office.post.remote(self._settings.session, [("", 0, message)])
+        find_link(self._settings.session).send(self._settings.session, message)
 
     def close(self, natives: list[Handle]) -> None:
         self._leave(natives)

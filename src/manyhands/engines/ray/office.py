@@ -28,6 +28,9 @@ _SILENT_SECONDS = 3 * TAKE_SECONDS
 _ANSWER_SECONDS = 1.0
 """How long processes have to answer: at once, unless native code keeps Python from running there at all."""
 
+_HEARING_SECONDS = 0.05
+"""How long a call waits at a time: what it waits for may have come just before."""
+
 _WITHDRAWN = 10_000
 """Calls that are not to begin, for processes that come later."""
 
@@ -38,11 +41,14 @@ class _Box:
     def __init__(self) -> None:
         self.messages: list[Any] = []
         self.has_come = asyncio.Event()
+        self.news = asyncio.Event()
         self.asked_at = monotonic()
 
     def put(self, message: Any) -> None:
         self.messages.append(message)
         self.has_come.set()
+        self.news.set()
+        self.news = asyncio.Event()
 
     async def take(self, seconds: float) -> list[Any]:
         self.asked_at = monotonic()
@@ -110,6 +116,15 @@ class Office:
         if box is None:  # it was taken for dead
             box = self._stations[station] = _Box()
         return await box.take(TAKE_SECONDS)
+
+    async def hear(self, station: str) -> None:
+        """End when a process is asked something, or soon: for a call there that waits."""
+        box = self._stations.get(station)
+        if box is not None:
+            try:
+                await asyncio.wait_for(box.news.wait(), _HEARING_SECONDS)
+            except TimeoutError:
+                pass
 
     async def answer(self, number: int, station: str, answer: Any) -> None:
         """What a process answers."""

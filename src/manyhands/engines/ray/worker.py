@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import count
 
@@ -26,6 +28,9 @@ _stations: dict[str, tuple[Station, RayLink]] = {}
 """Of this process, by the names of their sessions."""
 
 _opening = threading.Lock()
+
+MOST_COROUTINES = 10_000
+"""Of a session, at a time."""
 
 _LAST_SECONDS = 1.0
 """How long a process that ends waits until what it has sent is there."""
@@ -107,6 +112,11 @@ class RayLink:
     def hold(self, native: Handle) -> Handle:
         return native
 
+    waits = True
+
+    def doze(self) -> None:
+        ray.get(self.office.hear.remote(self.name))
+
     def leave(self) -> None:
         """Ray lets another call run while this one waits for values, and only then."""
 
@@ -140,6 +150,23 @@ def perform(session: str, task: Task, *inputs: Packed) -> tuple[Status, Packed |
             failure = error.packed
     end = link.ends.pop(task.id, None)
     return Status(origin, end, failure, joined, link.name, link.count_sent(task.topic)), packed
+
+
+class LoopHost:
+    """An actor for calls that run on an event loop: one process for all of a session, many calls at a time."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(MOST_COROUTINES, "manyhands-coroutine")
+
+    async def perform(self, session: str, task: Task, *inputs: Packed) -> Any:
+        """See the function `perform`. A thread waits for each call, and does nothing else."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, perform, session, task, *inputs)
+
+
+def find_link(session: str) -> RayLink:
+    """What messages to a session go by."""
+    return _find_station(session)[1]
 
 
 def _find_station(session: str) -> tuple[Station, RayLink]:

@@ -214,14 +214,15 @@ def a_gather_has_a_deadline(open_session: OpenSession) -> None:
     with open_folder() as folder, open_session(workers=1) as session:
         done = session.submit(work.square, 3)
         done.result(LIMIT)
+        mark = work.Mark(folder)
         running = session.submit(work.spin, str(folder))
+        wait_for(lambda: mark.count("spin-began"), "the call has begun")
         waiting = session.submit(work.note, str(folder), 5)
         futures: list[mh.Future[Any]] = [done, running, waiting]
         with expect(mh.DeadlineError):
             mh.gather(futures, deadline=_SHORT)
         check_equal([future.cancelled() for future in futures], [False, True, True])
         check_equal(done.result(LIMIT), 9)
-        mark = work.Mark(folder)
         wait_for(lambda: mark.count("spin-ended"), "the call was interrupted")
         check_equal(session.submit(work.square, 4).result(LIMIT), 16)
         check_equal(mark.count(5), 0)

@@ -58,6 +58,8 @@ def refuse() -> None:
 class FakeLink:
     """Keeps what a station sends, and has the values that it asks for."""
 
+    waits = False
+
     def __init__(self) -> None:
         self.sent: list[tuple[str, tuple[Any, ...]]] = []
         self.values: dict[Any, Packed] = {}
@@ -74,6 +76,9 @@ class FakeLink:
 
     def hold(self, native: Any) -> Any:
         return native
+
+    def doze(self) -> None:
+        raise AssertionError("nobody asks for it")
 
     def leave(self) -> None:
         self.moves.append("leave")
@@ -121,6 +126,8 @@ class Job:
 class Worker:
     """One process of the cluster."""
 
+    waits = False
+
     def __init__(self, net: "Net", name: str, settings: Settings) -> None:
         self.net = net
         self.name = name
@@ -138,6 +145,9 @@ class Worker:
 
     def hold(self, native: Any) -> Any:
         return native
+
+    def doze(self) -> None:
+        raise AssertionError("nobody asks for it")
 
     def leave(self) -> None:
         self.net.moves.append("leave")
@@ -351,7 +361,7 @@ class FakeCluster:
         self.drop([native])
 
     def wait_for_any(self, natives: list[Any], seconds: float) -> None:
-        """Nobody asks for it."""
+        raise AssertionError("nobody asks for it")
 
     def report(self, *message: Any) -> None:
         assert self.net.settings is not None
