@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from time import monotonic
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,10 +17,11 @@ def get_running_loop() -> Any:
     return None if asyncio is None else asyncio._get_running_loop()
 
 
-def lend_idle_time(loop: Any, lend: Callable[[Callable[[], Any]], Any]) -> bool:
+def lend_idle_time(loop: Any, lend: Callable[[Callable[..., Any]], Any]) -> bool:
     """Have a loop's waits for events go through `lend`; whether that is new.
 
-    It is given the wait itself, and returns what that gives; None for no events. Loops that are not of the standard
+    It is given the wait itself, and returns what that gives; None for no events. The wait takes seconds after which to
+    give None though it is not over, if any. Loops that are not of the standard
     library keep their cpus while they wait.
     """
     selector = getattr(loop, "_selector", None)
@@ -30,7 +32,15 @@ def lend_idle_time(loop: Any, lend: Callable[[Callable[[], Any]], Any]) -> bool:
     def lend_and_select(timeout: float | None = None) -> Any:
         if timeout is not None and timeout <= 0:
             return select(timeout)
-        return lend(lambda: select(timeout)) or []
+        ends_at = None if timeout is None else monotonic() + timeout
+
+        def sleep(longest: float | None = None) -> Any:
+            left = timeout if ends_at is None else max(0.0, ends_at - monotonic())
+            if longest is None or (left is not None and left <= longest):
+                return select(left)
+            return select(longest) or None
+
+        return lend(sleep) or []
 
     selector.select = lend_and_select
     return True

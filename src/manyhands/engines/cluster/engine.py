@@ -12,6 +12,8 @@ from manyhands.core import place
 from manyhands.core.echo import list_log_levels, write
 from manyhands.core.exceptions import unpack_exception
 from manyhands.core.functions import FunctionTable
+from manyhands.core.lifecycle import is_own_death
+from manyhands.core.loops import get_running_loop, lend_idle_time
 from manyhands.core.model import EngineStats, MemoryFacts
 from manyhands.core.parcels import Input
 from manyhands.core.refs import Record, Ref, name_type
@@ -366,7 +368,10 @@ class ClusterEngine:
 
     def _translate(self, error: BaseException, flight: Flight) -> BaseException:
         if isinstance(error, CallFailedError):
-            return unpack_exception(error.packed)
+            error = unpack_exception(error.packed)
+            if is_own_death(error, flight.attempt.key):  # it ended its worker as far as it could
+                self._note_death()
+            return error
         if isinstance(error, LostWorkerError):
             self._note_death()
             marks = self._find_marks(error.worker)
@@ -538,6 +543,9 @@ class ClusterEngine:
         run = get_own_run()
         if isinstance(run, StationRun):
             run.vacate()
+            loop = get_running_loop() if self._cluster.waits else None
+            if loop is not None:
+                lend_idle_time(loop, run.station.lend)
 
     def get_running(self) -> int:
         here = place.here.get()

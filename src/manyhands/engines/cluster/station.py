@@ -10,7 +10,7 @@ from functools import partial
 from time import monotonic
 
 from manyhands.core import place
-from manyhands.core.attempt import attempt_rest, has_exited, is_awaitable
+from manyhands.core.attempt import attempt_rest, describe_exit, has_exited, is_awaitable
 from manyhands.core.exceptions import pack_exception
 from manyhands.core.future import Future
 from manyhands.core.model import Call, CallOptions
@@ -231,7 +231,7 @@ class Station:
             run = self._begin(task, inputs)
         except BaseException as error:
             self._leave(task.id)
-            raise CallFailedError(pack_exception(error), task.id) from None
+            raise CallFailedError(pack_exception(_see_exit(error, task)), task.id) from None
         begin = monotonic()
         try:
             value, failure = self._execute(run)
@@ -246,8 +246,8 @@ class Station:
             return self._join(run, value)
         try:
             packed = pack_result(value)
-        except Exception as unpicklable:
-            self._fail(run, unpicklable)
+        except BaseException as trouble:
+            self._fail(run, _see_exit(trouble, task))
         small = packed if packed.nbytes <= _MESSAGE_BYTES else None
         run.send("end", task.id, seconds, small)
         return packed
@@ -450,6 +450,12 @@ class Station:
                     return True
             self.link.doze()
 
+    def lend(self, sleep: Callable[[float], Any]) -> Any:
+        """Let another call run while an event loop of a call waits; see `manyhands.core.loops.lend_idle_time`."""
+        while (events := sleep(_SETTLING_SECONDS)) is None:
+            self.link.doze()
+        return events
+
     def _ring(self) -> None:
         with self._change:
             self._change.notify_all()
@@ -506,6 +512,13 @@ class Station:
             loop.run_until_complete(loop.shutdown_asyncgens())
         finally:
             loop.close()
+
+
+def _see_exit(error: BaseException, task: Task) -> BaseException:
+    """An error that came while values were pickled or rebuilt: they may end the process too."""
+    if not isinstance(error, SystemExit):
+        return error
+    return describe_exit(Call(task.key, None, (), {}, CallOptions(name=task.name)), error)  # type: ignore[arg-type]
 
 
 def _cancel_all(futures: list[Future[Any]]) -> None:
