@@ -26,6 +26,9 @@ class Owner(Protocol):
     def cancel_call(self, future: Future[Any], *, running: bool) -> bool:
         """Withdraw the future's call where it has not started, and with `running` also where it has."""
 
+    def cancel_calls(self, futures: Iterable[Future[Any]], *, running: bool = False) -> None:
+        """The same of several, at once."""
+
     def is_call_running(self, future: Future[Any]) -> bool:
         """Whether a worker is at the future's call right now."""
 

@@ -23,6 +23,7 @@ from manyhands.core.serialize import INLINE_BYTES, Serializer
 from manyhands.engines.cluster.flights import Attempt, Flight, LostWorkerError, Result
 from manyhands.engines.cluster.gate import Gate
 from manyhands.engines.cluster.keeper import ClusterKeeper
+from manyhands.engines.cluster.marks import read_marks
 from manyhands.engines.cluster.packed import LOOSE, Packed, Slot
 from manyhands.engines.cluster.station import (
     CallFailedError,
@@ -51,6 +52,9 @@ if TYPE_CHECKING:
 _CLOSED_SECONDS = 0.02
 _LONGEST_SECONDS = 3600.0
 """Between two looks of who waits: of a session that has ended, and else."""
+
+_MOST_LOSSES = 20
+"""Workers that a call may lose before it has begun on them, as far as these tell; then it is taken for the cause."""
 
 _TURN_SECONDS = 0.05
 """The same of who waits by the cluster's own means."""
@@ -263,6 +267,7 @@ class ClusterEngine:
             self.rouse()
 
     def _launch_anew(self, flight: Flight) -> None:
+        flight.losses += 1
         if (
             flight.call is not None
         ):  # what it was sent with may be an attempt at an input that failed
@@ -326,7 +331,9 @@ class ClusterEngine:
             except Exception as trouble:
                 error = trouble
         elif isinstance(error, LostWorkerError) and not (
-            flight.is_through or self._was_at(error.worker, flight.id)
+            flight.is_through
+            or flight.losses >= _MOST_LOSSES
+            or self._was_at(error.worker, flight.id)
         ):
             self._launch_anew(flight)  # it had not begun, and its worker's end is none of its own
             return
@@ -353,9 +360,12 @@ class ClusterEngine:
         return marks is None or call in marks[1]
 
     def _find_marks(self, worker: str) -> tuple[int, list[str]] | None:
+        assert self._settings is not None
         with self._reading:
             if worker not in self._marks:
-                answers = self._ask_or_not("read_marks", worker)
+                # It may have been of this host, and the last one.
+                marks = read_marks(self._settings.session, worker)
+                answers = [marks] if marks else self._ask_or_not("read_marks", worker)
                 self._marks[worker] = answers[0] if answers else None
             return self._marks[worker]
 

@@ -83,15 +83,18 @@ class Flight:
         Whether it has run, and gave a future, whose end is waited for.
     call
         Of one that was sent before its inputs had ended, the call with these; None until they have, and of others.
+    losses
+        How many workers have ended that it was given to and had not begun on.
     ended
         The handle of its result, where it has ended before its session knew of its inputs' end.
     """
 
-    __slots__ = ("attempt", "call", "ended", "id", "is_through", "native", "packed")
+    __slots__ = ("attempt", "call", "ended", "id", "is_through", "losses", "native", "packed")
 
     def __init__(self, name: str, attempt: Attempt) -> None:
         self.call: Call | None = None
         self.ended: Any = None
+        self.losses = 0
         self.id = name
         self.attempt = attempt
         self.native: Any = None

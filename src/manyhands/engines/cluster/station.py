@@ -227,10 +227,15 @@ class Station:
         """
         self._enter(task.id)
         try:
+            return self._perform(task, inputs)
+        finally:
+            self._leave(task.id)
+
+    def _perform(self, task: Task, inputs: Sequence[Packed]) -> Packed:
+        try:
             self._prepare()
             run = self._begin(task, inputs)
         except BaseException as error:
-            self._leave(task.id)
             raise CallFailedError(pack_exception(_see_exit(error, task)), task.id) from None
         begin = monotonic()
         try:
@@ -278,7 +283,7 @@ class Station:
         with self._change:
             self._runs.pop(run.task.id, None)
             run.is_ended = True
-        self._leave(run.task.id)
+            self._change.notify_all()
         self._watchdog.unwatch(run)
         run.flush()
         run.let_go()

@@ -84,8 +84,8 @@ def _connect(address: str, workers: int) -> None:
             ray.init(f"ray://{address}", **quiet)
     except Exception as cause:
         raise WorkerStartError(
-            f"no Ray cluster answers at {address!r}: {type(cause).__name__}: {cause}. Start one with `ray start --head`, "
-            f"or use 'ray://local'"
+            f"no Ray cluster answers at {address!r}: {type(cause).__name__}: {cause}. Start one with "
+            f"`ray start --head`, or use 'ray://local'"
         ) from cause
 
 

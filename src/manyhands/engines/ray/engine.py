@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from manyhands.engines.ray.connection import connection  # first: it sets what Ray reads when it is imported
-
 import ray
 from ray.exceptions import (
     GetTimeoutError,
@@ -27,6 +25,9 @@ from manyhands.engines.cluster.engine import ClusterEngine
 from manyhands.engines.cluster.flights import LostWorkerError
 from manyhands.engines.cluster.station import CallFailedError, CallJoinedError
 from manyhands.engines.cluster.versions import explain_difference, tell_versions
+from manyhands.engines.ray.connection import (
+    connection,  # first: it sets what Ray reads when it is imported
+)
 from manyhands.engines.ray.handle import Handle
 from manyhands.engines.ray.mail import Mail
 from manyhands.engines.ray.office import NAMESPACE, Office
@@ -78,6 +79,7 @@ class RayCluster:
     def __init__(self, address: str) -> None:
         self._address = address
         self.is_near = address == "local"
+        self._perform: Any = None
         self._share: Any = None
         self._loop_host: Any = None
 
@@ -172,7 +174,9 @@ class RayCluster:
     def _get_loop_host(self) -> Any:
         """What performs a call on an event loop."""
         if self._loop_host is None:
-            host = ray.remote(num_cpus=0, max_restarts=-1, max_concurrency=MOST_COROUTINES)(LoopHost)
+            host = ray.remote(num_cpus=0, max_restarts=-1, max_concurrency=MOST_COROUTINES)(
+                LoopHost
+            )
             self._loop_host = host.remote()
         return self._loop_host.perform.options(num_returns=2)
 

@@ -7,7 +7,7 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from itertools import count
+from dataclasses import dataclass
 
 import ray
 from ray.exceptions import RayError
@@ -36,6 +36,7 @@ _LAST_SECONDS = 1.0
 """How long a process that ends waits until what it has sent is there."""
 
 
+@dataclass(frozen=True, slots=True)
 class Status:
     """What the program hears of a call that has ended.
 
@@ -53,26 +54,12 @@ class Status:
         The process, and how many messages it had sent by then to the session that made the call: they come first.
     """
 
-    __slots__ = ("call", "end", "failure", "joined", "sender", "sent")
-
-    def __init__(
-        self,
-        call: str,
-        end: tuple[Any, ...] | None,
-        failure: bytes | None,
-        joined: Handle | None,
-        sender: str,
-        sent: int,
-    ) -> None:
-        self.call = call
-        self.end = end
-        self.failure = failure
-        self.joined = joined
-        self.sender = sender
-        self.sent = sent
-
-    def __reduce__(self) -> Any:
-        return Status, (self.call, self.end, self.failure, self.joined, self.sender, self.sent)
+    call: str
+    end: tuple[Any, ...] | None
+    failure: bytes | None
+    joined: Handle | None
+    sender: str
+    sent: int
 
 
 class RayLink:
@@ -88,7 +75,7 @@ class RayLink:
         self.name = f"{os.uname().nodename}-{os.getpid()}"
         self.office = ray.get_actor(session, namespace=NAMESPACE)
         self.ends: dict[str, tuple[Any, ...]] = {}
-        self._sent: dict[str, Any] = {}
+        self._sent: dict[str, int] = {}
         self._last: Any = None
         self._sending = threading.Lock()
 
