@@ -77,6 +77,7 @@ class ClusterEngine:
         self._cluster = cluster
         self._settings = settings
         self._is_nested = settings is not None
+        self.owe: Callable[[int, str], bool] = lambda key, name: False  # noqa: ARG005 - see `Station.owe`
         # Calls that calls make have numbers of their own, whoever makes them.
         self.first_key = (int.from_bytes(os.urandom(4), "big") << 32) + 1 if settings else 1
 
@@ -339,8 +340,8 @@ class ClusterEngine:
             return
         if not self._land(key, flight):
             return
-        if flight.is_through:
-            self._ask_or_not("let_go", [flight.id], cancel=False)
+        if flight.is_through and not self.owe(key, flight.id):
+            self.let_go([flight.id])
         if error is None:
             self._sink.take_results([(key, Result(native, flight.packed, flight.attempt.kept))])
         else:
@@ -353,6 +354,10 @@ class ClusterEngine:
         flight.is_through = True
         self._leave_gate(flight.attempt.key)
         flight.native = self._cluster.follow(native, lambda ended: self._take_end(flight, ended))
+
+    def let_go(self, ids: list[str]) -> None:
+        """What these calls went on as has ended, and nobody follows them any more."""
+        self._ask_or_not("let_go", ids, cancel=False)
 
     def _was_at(self, worker: str, call: str) -> bool:
         """Whether a worker that is gone had begun a call, or may have."""

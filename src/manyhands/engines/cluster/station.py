@@ -170,6 +170,24 @@ def get_origin(error: BaseException) -> str | None:
     return getattr(error, "origin", None)
 
 
+class Joined:
+    """What a call gave that goes on as another one, until its session has taken that over.
+
+    Attributes
+    ----------
+    future
+    native
+        The cluster's handle of it, which keeps it there.
+    owed
+        Ids of calls that are to be let go of with it.
+    """
+
+    def __init__(self, future: Future[Any], native: Any) -> None:
+        self.future = future
+        self.native = native
+        self.owed: list[str] = []
+
+
 class Station:
     """Runs the calls of one session in one process.
 
@@ -190,9 +208,7 @@ class Station:
         self._change = threading.Condition()
         self._begun: dict[str, None] = {}
         self._runs: dict[str, StationRun] = {}
-        self._joined: dict[
-            str, Future[Any]
-        ] = {}  # what calls that have ended gave, until that is taken over
+        self._joined: dict[str, Joined] = {}
         self._withdrawn: dict[str, None] = {}
         self._ended: deque[str] = deque(maxlen=_REMEMBERED)
         self._functions: dict[tuple[str, int], Callable[..., Any]] = {}
@@ -343,7 +359,8 @@ class Station:
                 return pack_result(future.result())
             except BaseException as error:
                 raise CallFailedError(pack_exception(error), run.task.id) from None
-        self._joined[run.task.id] = future
+        with self._change:
+            self._joined[run.task.id] = Joined(future, native)
         raise CallJoinedError(native, run.task.id)
 
     def _load_function(self, task: Task) -> Callable[..., Any]:
@@ -423,10 +440,34 @@ class Station:
 
     def let_go(self, ids: Iterable[str], *, cancel: bool) -> None:
         """The futures that calls gave are not needed here any more; with `cancel`, nowhere."""
-        futures = [future for name in ids if (future := self._joined.pop(name, None)) is not None]
-        if cancel and futures:  # not in this thread, which may be that of the cluster's library
-            end = partial(_cancel_all, futures)
+        with self._change:
+            popped = [self._joined.pop(name, None) for name in ids]
+        joined = [entry for entry in popped if entry is not None]
+        owed = [name for entry in joined for name in entry.owed]
+        if owed or (
+            cancel and joined
+        ):  # not in this thread, which may be that of the cluster's library
+            end = partial(self._end_joined, joined, owed, cancel=cancel)
             threading.Thread(target=end, name="manyhands-cancel", daemon=True).start()
+
+    def _end_joined(self, joined: list[Joined], owed: list[str], *, cancel: bool) -> None:
+        if cancel:
+            for entry in joined:
+                entry.future.cancel(running=True)
+        if owed:
+            self._engine.let_go(owed)
+
+    def owe(self, key: int, name: str) -> bool:
+        """A call that a call here has made went on as another one and has ended; whether somebody else follows it yet.
+
+        Then what it went on as is let go of together with what the call here gave.
+        """
+        with self._change:
+            for entry in self._joined.values():
+                if entry.future.key == key:
+                    entry.owed.append(name)
+                    return True
+        return False
 
     def read_marks(self, worker: str) -> tuple[int, list[str]] | None:
         """Of a process of this host that has ended, its id and what it was at; None where nobody here knows."""
@@ -467,6 +508,7 @@ class Station:
 
     def _make_engine(self) -> Any:
         self._engine = self.link.make_engine(self.settings)
+        self._engine.owe = self.owe
         return self._engine
 
     def tell(self, *message: Any) -> None:
@@ -524,8 +566,3 @@ def _see_exit(error: BaseException, task: Task) -> BaseException:
     if not isinstance(error, SystemExit):
         return error
     return describe_exit(Call(task.key, None, (), {}, CallOptions(name=task.name)), error)  # type: ignore[arg-type]
-
-
-def _cancel_all(futures: list[Future[Any]]) -> None:
-    for future in futures:
-        future.cancel(running=True)

@@ -3,6 +3,7 @@
 import pickle
 import threading
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 from manyhands.core.model import CallOptions, Capabilities
@@ -66,7 +67,7 @@ class FakeLink:
         self.moves: list[str] = []
         self.has_died = threading.Event()
         self.engines: list[Any] = []
-        self.engine: Any = None
+        self.engine: Any = SimpleNamespace()
 
     def send(self, topic: str, message: tuple[Any, ...]) -> None:
         self.sent.append((topic, pickle.loads(pickle.dumps(message, 5))))

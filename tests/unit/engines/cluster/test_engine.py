@@ -35,6 +35,12 @@ from tests.unit.engines.cluster.fakes import Near, Net, Unloadable, refuse
 from tests.unit.engines.sinks import LONG, Blocker, FakeSink, Spinner, call, fail
 
 
+@pytest.fixture
+def far(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The workers are of another machine."""
+    monkeypatch.setattr("manyhands.engines.cluster.engine.read_marks", lambda *_: None)
+
+
 def near(key: int, fn: Callable[..., Any], *args: Any, **options: Any) -> Call:
     """A call of a function of the test's."""
     return call(key, Near(fn), *args, **options)
@@ -257,7 +263,7 @@ def test_a_call_whose_worker_is_lost_fails(engine: ClusterEngine, sink: FakeSink
 
 
 def test_a_call_that_had_not_begun_goes_to_another_worker(
-    engine: ClusterEngine, sink: FakeSink, net: Net
+    engine: ClusterEngine, sink: FakeSink, net: Net, far: None
 ) -> None:
     blocker = begin(engine, 1)
     net.is_holding = True
@@ -277,7 +283,7 @@ def test_a_call_that_had_not_begun_goes_to_another_worker(
 
 
 def test_where_nobody_knows_what_it_was_at_all_calls_fail(
-    engine: ClusterEngine, sink: FakeSink, net: Net, monkeypatch: pytest.MonkeyPatch
+    engine: ClusterEngine, sink: FakeSink, net: Net, far: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where all workers of its machine are gone."""
     monkeypatch.setattr("manyhands.engines.cluster.station.read_marks", lambda *_: None)
@@ -299,8 +305,30 @@ def test_a_call_that_cannot_be_launched_anew_fails(
     assert engine._flights == {}
 
 
-def test_where_the_cluster_cannot_be_asked_all_calls_fail(
+def test_what_the_last_worker_of_this_machine_was_at_is_known(
     engine: ClusterEngine, sink: FakeSink, net: Net, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("manyhands.engines.cluster.station.read_marks", lambda *_: None)
+    net.is_holding = True
+    engine.submit(call(1, abs, -1))
+    net.is_holding = False
+    net.kill(net.list_alive()[0])
+    assert get_result(engine, sink, 1) == 1
+
+
+def test_a_call_that_seems_to_end_worker_after_worker_fails(
+    engine: ClusterEngine, sink: FakeSink, net: Net
+) -> None:
+    net.is_holding = True
+    engine.submit(call(1, abs, -1))
+    while 1 not in sink.ends:
+        assert len(net.launched) < 50
+        net.kill(net.list_alive()[0])
+    assert isinstance(get_result(engine, sink, 1), WorkerDiedError)
+
+
+def test_where_the_cluster_cannot_be_asked_all_calls_fail(
+    engine: ClusterEngine, sink: FakeSink, net: Net, far: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def ask(method: str, *args: Any) -> list[Any]:
         raise OSError("the scheduler is gone")
