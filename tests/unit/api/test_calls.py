@@ -1,6 +1,6 @@
 """Gathering results, over futures that end when the test says."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -34,6 +34,10 @@ class FakeOwner:
         self.cancelled.append((future.key, running))
         future.withdraw()
         return True
+
+    def cancel_calls(self, futures: Iterable[Future[Any]], *, running: bool = False) -> None:
+        for future in futures:
+            self.cancel_call(future, running=running)
 
     def is_call_running(self, future: Future[Any]) -> bool:
         return False

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import os
 import pickle
+import sys
 import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -79,7 +80,7 @@ def test_a_call_fails_with_its_own_error(desk: Desk, link: FakeLink) -> None:
 
 def test_an_exit_ends_the_call_and_not_the_worker(desk: Desk, link: FakeLink) -> None:
     with pytest.raises(WorkerDiedError, match=r"sys\.exit\(3\)"):
-        desk.perform(fail, SystemExit(3))
+        desk.perform(sys.exit, 3)
     assert not link.has_died.is_set()
     assert desk.perform(abs, -2) == 2
 
@@ -493,6 +494,10 @@ async def raise_error(error: BaseException) -> None:
     raise error
 
 
+async def leave(code: int) -> None:
+    sys.exit(code)
+
+
 def test_a_coroutine_runs_to_its_end_and_leaves_its_place(desk: Desk, link: FakeLink) -> None:
     assert desk.perform(give, 3) == 3
     assert link.moves == ["leave"]
@@ -504,7 +509,7 @@ def test_a_coroutine_fails_with_its_own_error(desk: Desk) -> None:
     with pytest.raises(ValueError, match="mine"):
         desk.perform(raise_error, ValueError("mine"))
     with pytest.raises(WorkerDiedError, match=r"sys\.exit\(3\)"):
-        desk.perform(raise_error, SystemExit(3))
+        desk.perform(leave, 3)
     assert desk.perform(give, 1) == 1
 
 
