@@ -1,14 +1,20 @@
 """Ctrl-C, SIGTERM and the sudden death of the parent."""
 
+import itertools
 import os
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from manyhands.testing.checks import wait_for
+import manyhands as mh
+from manyhands.engines.local import messages as m
+from manyhands.engines.local.process import WorkerProcess
+from manyhands.testing.checks import LIMIT, wait_for
+from manyhands.testing.work import Mark
 from tests.local.processes import is_alive, list_family, start_script
 
 # What the main thread waits in, and the work of which kind it waits for. A call that `result` waits for goes on
@@ -224,3 +230,55 @@ def test_the_end_of_a_program_ends_its_workers(tmp_path: Path) -> None:
         out, err = program.communicate("\n", timeout=10)
         assert (out, err, program.returncode) == ("", "", 0)
         wait_for(lambda: not any(map(is_alive, family)), "no process is left", limit=2.0)
+
+
+def yield_and_mark(folder: Path) -> Iterator[int]:
+    mark = Mark(folder)
+    try:
+        for number in itertools.count():
+            mark.add("made")
+            yield number
+    finally:
+        mark.add("ended")
+
+
+def sleep_and_mark(folder: Path) -> None:
+    mark = Mark(folder)
+    try:
+        mark.add("made")
+        time.sleep(10 * LIMIT)
+    finally:
+        mark.add("ended")
+
+
+@pytest.fixture
+def lost_signals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first signal of each interrupt is lost, as if it had come just before its worker entered a wait."""
+
+    def interrupt(self: WorkerProcess, key: int) -> None:
+        self._words[m.INTERRUPT] = key
+
+    monkeypatch.setattr(WorkerProcess, "interrupt", interrupt)
+
+
+@pytest.mark.usefixtures("lost_signals")
+def test_a_stream_ends_whose_worker_did_not_hear_of_it(tmp_path: Path) -> None:
+    mark = Mark(tmp_path)
+    with mh.Session("local", workers=1) as session:
+        with mh.task(yield_and_mark).stream(tmp_path) as stream:
+            next(stream)
+            # The one cpu is free again when the generator waits for its consumer.
+            assert session.submit(abs, -3).result(LIMIT) == 3
+        wait_for(lambda: mark.count("ended"), "the generator's finally")
+
+
+@pytest.mark.usefixtures("lost_signals")
+def test_a_sleeping_call_ends_that_did_not_hear_of_it(tmp_path: Path) -> None:
+    mark = Mark(tmp_path)
+    with mh.Session("local", workers=1) as session:
+        worker = session.submit(os.getpid).result(LIMIT)
+        call = session.submit(sleep_and_mark, tmp_path)
+        wait_for(lambda: mark.count("made"), "the call has begun")
+        call.cancel(running=True)
+        wait_for(lambda: mark.count("ended"), "the call's finally")
+        assert session.submit(os.getpid).result(LIMIT) == worker

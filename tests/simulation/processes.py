@@ -224,6 +224,11 @@ class SimulatedProcess:
             self.worker.interrupt_key = key
         self._signal("interrupt")
 
+    def interrupt_again(self, key: int) -> None:
+        """Once more, if it has not heard of it."""
+        if self.worker is not None and self.worker.interrupt_key == key:
+            self._signal("interrupt")
+
     def forbid(self, key: int) -> None:
         """Keep it from beginning a call, where there is room for one more."""
         if len(self.forbidden) < len(m.CANCELLED_KEYS):

@@ -23,6 +23,10 @@ _STACK_SECONDS = 0.02
 """How long a worker has to write where it stands, before it is ended."""
 
 
+_LOOK_SECONDS = GRACE_SECONDS / 4
+"""How often to look whether a worker has heard that its call is to end."""
+
+
 _AGAIN_SECONDS = 0.005
 """How soon to tell a worker again that had no room in its socket."""
 
@@ -219,17 +223,19 @@ class Limits:
             return None
         if ending.is_killed:
             return None
+        if not worker.is_host:
+            process.interrupt_again(key)
         if worker.is_blocked:  # it has not the cpus to end
             ending.since = now
-            return GRACE_SECONDS
+            return _LOOK_SECONDS
         if not worker.is_host and process.get_current() != key and not ending.is_asked:
             ending.since = now  # it has not begun, or has just ended
-            return GRACE_SECONDS / 4
+            return _LOOK_SECONDS
         if not ending.is_told and self._interrupt(key, worker.number):
             ending.is_told, ending.since = True, now
         left = ending.since + (_STACK_SECONDS if ending.is_asked else GRACE_SECONDS) - now
         if left > 0:
-            return left if ending.is_told else min(left, _AGAIN_SECONDS)
+            return min(left, _LOOK_SECONDS if ending.is_told else _AGAIN_SECONDS)
         if not ending.is_asked:
             ending.is_asked, ending.since = True, now
             process.ask_stack()

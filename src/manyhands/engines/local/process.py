@@ -205,6 +205,14 @@ class WorkerProcess:
         self._words[m.INTERRUPT] = key
         self._signal(m.INTERRUPT_SIGNAL)
 
+    def interrupt_again(self, key: int) -> None:
+        """Signal once more where it has not heard of the interrupt: Python looks for signals before it enters a wait.
+
+        One that comes between the look and the wait is heard of when the wait is over, which may be never.
+        """
+        if self._words[m.INTERRUPT] == key:
+            self._signal(m.INTERRUPT_SIGNAL)
+
     def forbid(self, key: int) -> None:
         """Keep it from beginning the call `key`, where there is room for one more; an interrupt ends what has begun."""
         words = self._words

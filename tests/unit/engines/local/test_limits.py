@@ -27,6 +27,7 @@ class FakeProcess:
         self.current = 0
         self.started = 0.0
         self.interrupts: list[int] = []
+        self.repeats: list[int] = []
         self.forbidden: list[int] = []
         self.stacks = 0
         self.kills = 0
@@ -39,6 +40,9 @@ class FakeProcess:
 
     def interrupt(self, key: int) -> None:
         self.interrupts.append(key)
+
+    def interrupt_again(self, key: int) -> None:
+        self.repeats.append(key)
 
     def forbid(self, key: int) -> None:
         self.forbidden.append(key)
@@ -307,8 +311,8 @@ def test_a_worker_whose_socket_is_full_is_told_at_the_next_look(house: House) ->
     assert pause is not None and pause < 0.1
     house.now += GRACE_SECONDS * 0.9
     house.courier.is_full = False
-    assert house.check() == GRACE_SECONDS, "from here on it has time to end"
-    assert house.courier.sent == [(3, (m.STOP, 1))]
+    assert house.check() is not None
+    assert house.courier.sent == [(3, (m.STOP, 1))], "from here on it has time to end"
     house.now += GRACE_SECONDS * 0.9
     house.check()
     assert house.courier.sent == [(3, (m.STOP, 1))]
@@ -378,6 +382,21 @@ def test_a_cancelled_call_that_does_not_yield_ends_with_its_worker(house: House)
         house.check()
         house.now += 0.6 * GRACE_SECONDS
     assert process.kills == 1
+
+
+@pytest.mark.parametrize("is_blocked", [False, True])
+def test_a_worker_is_told_again_before_it_is_ended(house: House, is_blocked: bool) -> None:
+    worker = house.send(1)
+    process = house.begin(worker, 1)
+    if is_blocked:
+        house.pool.block(worker)
+    house.limits.cancel(1, worker.number)
+    for _ in range(3):
+        pause = house.check()
+        assert pause is not None
+        house.now += pause
+    assert process.repeats == [1, 1, 1]
+    assert process.kills == process.stacks == 0
 
 
 def test_a_cancelled_call_that_has_not_begun_costs_no_worker(house: House) -> None:

@@ -178,6 +178,27 @@ def test_a_signal_for_a_worker_that_is_not_known_yet_comes_later(
     process.close()
 
 
+def test_an_interrupt_that_was_not_heard_is_signalled_again(
+    template: tuple[Channel, Channel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "kill", lambda pid, number: sent.append((pid, number)))
+    process = WorkerProcess(5, template[0], SETTINGS)
+    received = template[1].receive()
+    assert received is not None
+    process.pid, process.is_ready = 1234, True
+    process.interrupt(7)
+    process.interrupt_again(7)
+    assert sent == [(1234, m.INTERRUPT_SIGNAL)] * 2
+    region = received[1][m.WORKER_FDS.index("region")]
+    with open_region(os.dup(region)) as shared, memoryview(shared) as view, view.cast("Q") as words:
+        words[m.INTERRUPT] = 0  # it has heard
+    process.interrupt_again(7)
+    assert len(sent) == 2
+    close_all(received[1])
+    process.close()
+
+
 def test_an_initializer_travels_in_a_segment(template: tuple[Channel, Channel]) -> None:
     payload = os.urandom(300_000)
     process = WorkerProcess(5, template[0], SETTINGS | {"initializer": payload})
