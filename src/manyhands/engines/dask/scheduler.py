@@ -38,6 +38,7 @@ class OneLife(SchedulerPlugin):  # type: ignore[misc]
     """
 
     name = "manyhands"
+    idempotent = True  # one for all sessions of the cluster
 
     def __init__(self, patience: float) -> None:
         self._patience = patience
