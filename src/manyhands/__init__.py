@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from manyhands.api.actor import ActorClass, ActorHandle, actor, find_actor
     from manyhands.api.calls import as_completed, gather, submit, wait
     from manyhands.api.data import array, empty, get, put, zeros
+    from manyhands.api.files import find_file
     from manyhands.api.mapping import imap, imap_unordered, map, starmap
     from manyhands.api.reporting import report
     from manyhands.api.task import Task, task
@@ -101,6 +102,7 @@ __all__ = [
     "dask_scheduler",
     "empty",
     "find_actor",
+    "find_file",
     "gather",
     "get",
     "imap",
@@ -121,6 +123,7 @@ _HOMES = {
     "api.actor": ("ActorClass", "ActorHandle", "actor", "find_actor"),
     "api.calls": ("as_completed", "gather", "submit", "wait"),
     "api.data": ("array", "empty", "get", "put", "zeros"),
+    "api.files": ("find_file",),
     "api.mapping": ("imap", "imap_unordered", "map", "starmap"),
     "api.reporting": ("report",),
     "api.task": ("Task", "task"),

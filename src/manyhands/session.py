@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from manyhands.core.engine import Engine
     from manyhands.core.future import Future
     from manyhands.core.ledger import Ledger
+    from manyhands.core.luggage import Luggage
     from manyhands.core.mapping import MapRun, Paces
     from manyhands.core.model import ActorPlace, Capabilities
     from manyhands.core.options import RunOptions
@@ -109,6 +110,15 @@ class Session:
         How much memory calls may hold together (``memory=`` of a task); left out, what this process may use.
     resources
         Whatever else calls may hold, such as ``{"licence": 2}``.
+    ship
+        Paths of modules, packages, wheels and folders of them (a project's folder) that the calls import, for
+        workers of a cluster that do not have them; those of this machine find what this program finds. What begins
+        with a dot, caches and virtual environments stay behind.
+    files
+        Paths of files and folders that the calls read, which find them by `manyhands.find_file`; or a mapping that
+        names them. At most 512 MiB together with `ship`, as each worker of a cluster gets a copy.
+    env
+        Variables of the workers' environment, set before anything else of the session's is there.
 
     Raises
     ------
@@ -143,6 +153,9 @@ class Session:
         gpus: int | Iterable[str | int] | None = None,
         memory: str | int | None = None,
         resources: Mapping[str, float] | None = None,
+        ship: Iterable[str | os.PathLike[str]] = (),
+        files: Iterable[str | os.PathLike[str]] | Mapping[str, str | os.PathLike[str]] = (),
+        env: Mapping[str, str] | None = None,
     ) -> None:
         self._is_closed = True  # until it is open
         check_beginning(initializer, start_method)
@@ -168,10 +181,12 @@ class Session:
             gpus=gpus,
             memory=memory,
             resources=resources,
+            luggage=_make_luggage(ship, files, env) if ship or files or env else None,
         )
         self._opened = monotonic()
         self._closed_at: float | None = None
         self._pid = os.getpid()
+        self._files = {} if config.luggage is None else config.luggage.files
         self._engine.start(config, self)
         self._workers = config.workers  # a cluster has those that it has
         self._keys = count(self._engine.first_key)
@@ -213,6 +228,11 @@ class Session:
     def capabilities(self) -> Capabilities:
         """What the engine can do."""
         return self._engine.capabilities
+
+    @property
+    def files(self) -> Mapping[str, str]:
+        """Where the program's own copies of its files are, by their names."""
+        return self._files
 
     @typed(Submit)
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
@@ -761,6 +781,12 @@ _blocks: list[Session] = []
 _open_sessions: list[Session] = []
 _default: Session | None = None
 _default_lock = threading.Lock()
+
+
+def _make_luggage(*options: Any) -> Luggage:
+    from manyhands.core.luggage import make_luggage  # few need it
+
+    return make_luggage(*options)
 
 
 def get_session() -> Session:

@@ -276,18 +276,46 @@ def test_a_cluster_of_its_own_goes_with_the_session() -> None:
 def test_a_cluster_of_its_own_gets_its_workers_back() -> None:
     """Also one whose process dies as it starts, which Dask gives up."""
     with mh.Session("dask://local", workers=1) as session:
-        cluster: Any = session._engine._cluster._local  # type: ignore[attr-defined]
-        (nanny,) = cluster.workers.values()
+        ours: Any = session._engine._cluster._local  # type: ignore[attr-defined]
+        last = monotonic()
 
         def kill() -> bool:
-            process = nanny.process
-            if process is not None and process.pid is not None:
+            nonlocal last
+            for pid in _list_children(ours._process.pid):
+                last = monotonic()
                 with suppress(ProcessLookupError):
-                    os.kill(process.pid, signal.SIGKILL)
-            return str(nanny.status) == "Status.closed"
+                    os.kill(pid, signal.SIGKILL)
+            return monotonic() - last > 1
 
         wait_for(kill, "Dask has given it up", 60)
         assert session.submit(work.square, 3).result(60) == 9
+
+
+def test_a_cluster_of_its_own_needs_no_guard_and_ends_with_a_killed_program(tmp_path: Path) -> None:
+    script = tmp_path / "program.py"
+    script.write_text(
+        "import os, signal, sys\n"
+        "import manyhands as mh\n"
+        "print('begun', flush=True)\n"
+        "with mh.Session('dask://local', workers=2) as session:\n"
+        "    pids = set(session.map(lambda _: os.getpid(), range(8), batch=1))\n"
+        "    print(*pids, session._engine._cluster._local._process.pid, flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    begun, pids = done.stdout.splitlines()
+    assert begun == "begun"
+    wait_for(lambda: not any(_lives(int(pid)) for pid in pids.split()), "its processes ended", 30)
+
+
+def _list_children(pid: int) -> list[int]:
+    """Worker processes of a cluster's own; `multiprocessing` keeps one more, which tracks resources."""
+    children = Path(f"/proc/{pid}/task").glob("*/children")
+    pids = [int(child) for file in children for child in file.read_text().split()]
+    return [pid for pid in pids if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def _lives(pid: int) -> bool:

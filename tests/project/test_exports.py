@@ -59,6 +59,7 @@ NAMES = {
     "dask_scheduler",
     "empty",
     "find_actor",
+    "find_file",
     "gather",
     "get",
     "imap",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from manyhands.core.actors import ActorLife
+    from manyhands.core.luggage import Luggage
     from manyhands.core.resources import Need
 
 
@@ -328,12 +329,15 @@ class EngineConfig:
         Amounts of what else the session has, by name.
     memory
         Bytes that calls may hold together; None for what this process may use.
+    luggage
+        What calls need beside their functions.
     """
 
     __slots__ = (
         "gpus",
         "initargs",
         "initializer",
+        "luggage",
         "max_calls_per_worker",
         "memory",
         "min_workers",
@@ -363,6 +367,7 @@ class EngineConfig:
         self.gpus: tuple[str, ...] | None = None
         self.resources: dict[str, float] = {}
         self.memory: int | None = None
+        self.luggage: Luggage | None = None
 
 
 class EngineStats:

@@ -21,6 +21,9 @@ putter: Putter | None = None
 link: Any = None
 """In a worker that can ask its session for more calls: what the engine of nested sessions talks through."""
 
+files: dict[str, str] | None = None
+"""In a worker of the program's machine: where the files of its session are, by their names."""
+
 
 class Late:
     """Stands for a session that is opened once a call asks for it.

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from manyhands.core.engine import Engine
+    from manyhands.core.luggage import Luggage
 
 _CLUSTERS = ("dask", "ray", "parsl")
 """Engines that use all workers that they find, where no number is given."""
@@ -38,8 +39,11 @@ def make_config(
     gpus: int | Iterable[str | int] | None,
     memory: str | int | None,
     resources: Mapping[str, float] | None,
+    luggage: Luggage | None,
 ) -> EngineConfig:
-    """The options of `manyhands.Session`; `store` has its ``store``, ``spill`` and ``spill_folder``.
+    """The options of `manyhands.Session`.
+
+    `store` has its ``store``, ``spill`` and ``spill_folder``, `luggage` its ``ship``, ``files`` and ``env``.
 
     Raises
     ------
@@ -51,6 +55,12 @@ def make_config(
     config.pin = pin
     config.gpus = _check_gpus(gpus)
     config.resources = dict(make_need(0, resources=resources).named)
+    config.luggage = luggage
+    if luggage is not None and luggage.env and not engine.capabilities.isolates:
+        raise UnsupportedError(
+            f"env={luggage.env!r}: the calls of the engine {engine.name!r} run in this program's own process; set "
+            f"os.environ, or use 'local' or a cluster"
+        )
     config.memory = None if memory is None else parse_size(memory, "memory")
     if store != (None, None, None):
         config.store = _check_store(engine, *store)

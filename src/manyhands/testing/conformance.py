@@ -60,6 +60,7 @@ _GROUPS = (
     "crashes",
     "output",
     "sessions",
+    "luggage",
     "worker_life",
 )
 

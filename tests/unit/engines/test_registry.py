@@ -55,7 +55,7 @@ def test_built_in_engines_are_available() -> None:
         assert infos[name].install_hint == ""
 
 
-@pytest.mark.parametrize("name", ["", "Local", "ray", "local "])
+@pytest.mark.parametrize("name", ["", "Local", "rays", "local "])
 def test_an_unknown_name_is_refused_with_those_there_are(name: str) -> None:
     with pytest.raises(UnknownEngineError, match=re.escape(repr(name))) as caught:
         create_engine(name)

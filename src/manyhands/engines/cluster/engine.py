@@ -14,12 +14,14 @@ from manyhands.core.exceptions import unpack_exception
 from manyhands.core.functions import FunctionTable
 from manyhands.core.lifecycle import is_own_death
 from manyhands.core.loops import get_running_loop, lend_idle_time
+from manyhands.core.luggage import Luggage
 from manyhands.core.model import EngineStats, MemoryFacts
 from manyhands.core.parcels import Input
 from manyhands.core.refs import Record, Ref, name_type
 from manyhands.core.resources import ONE_CPU
 from manyhands.core.run import get_own_run, guard
 from manyhands.core.serialize import INLINE_BYTES, Serializer
+from manyhands.engines.cluster.bundle import pack
 from manyhands.engines.cluster.flights import Attempt, Flight, LostWorkerError, Result
 from manyhands.engines.cluster.gate import Gate
 from manyhands.engines.cluster.keeper import ClusterKeeper
@@ -33,6 +35,7 @@ from manyhands.engines.cluster.station import (
 )
 from manyhands.engines.cluster.task import Settings, Task
 from manyhands.engines.cluster.travel import TravelSurvey
+from manyhands.engines.cluster.unpack import list_roots
 from manyhands.errors import (
     InvalidArgumentError,
     UnloadableError,
@@ -109,7 +112,9 @@ class ClusterEngine:
         self._change = threading.Condition(threading.RLock())
         self._stats = EngineStats()
         self._is_closed = False
-        survey = TravelSurvey(is_near=self._cluster.is_near)
+        luggage = config.luggage or Luggage()
+        shipped = luggage.ship if self._settings is None else list_roots(self._settings.bundle)
+        survey = TravelSurvey(is_near=self._cluster.is_near, shipped=shipped)
         self._serializer = Serializer(survey.travels_by_value, lambda: LOOSE, self._topic)
         self._functions = FunctionTable(self._serializer, survey.travels_by_value)
         self._keeper = ClusterKeeper(self._fetch, self._hold)
@@ -120,6 +125,8 @@ class ClusterEngine:
                 config.workers,
                 self._pack_initializer(config),
                 list_log_levels(),
+                pack(luggage),
+                luggage.env,
             )
         there = self._cluster.connect(config.workers, self._settings, self._topic, self._take)
         is_limited = 0 < config.workers < there and not self._is_nested

@@ -20,6 +20,7 @@ from manyhands.core.watchdog import Watchdog
 from manyhands.engines.cluster.keeper import ClusterKeeper
 from manyhands.engines.cluster.marks import Marks, read_marks
 from manyhands.engines.cluster.packed import Packed, pack_result
+from manyhands.engines.cluster.unpack import discard, reset_variables, set_variables, unpack
 from manyhands.errors import CallInterrupted, UnloadableError, WorkerDiedError, WorkerStartError
 
 TYPE_CHECKING = False
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from manyhands.core.attempt import Outcome
     from manyhands.engines.cluster.cluster import Link
     from manyhands.engines.cluster.task import Settings, Task
+    from manyhands.engines.cluster.unpack import Unpacked
 
     T = TypeVar("T")
 
@@ -90,6 +92,11 @@ class StationRun(Run):
         if not self._has_left:
             self._has_left = True
             self.station.link.leave()
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Where its session's files are, by their names."""
+        return self.station.files
 
     # What it sends.
 
@@ -217,6 +224,8 @@ class Station:
         self._engine: Any = None  # of the session of calls that calls make here
         self._late = place.Late(self._make_engine)
         self._preparation: WorkerStartError | None = None
+        self._variables: dict[str, str | None] = {}  # of the environment, as they were before
+        self._unpacked: Unpacked | None = None
         self._is_prepared = False
         self._preparing = threading.Lock()
         self._opening = threading.Lock()
@@ -388,6 +397,16 @@ class Station:
                 raise self._preparation
 
     def _initialize(self) -> WorkerStartError | None:
+        self._variables = set_variables(self.settings.env)
+        if self.settings.bundle is not None:
+            try:
+                self._unpacked = unpack(self.settings.bundle)
+            except WorkerStartError as clash:
+                return clash
+            except OSError as cause:
+                error = WorkerStartError(f"what the session ships could not be unpacked: {cause}")
+                error.__cause__ = cause
+                return error
         if self.settings.initializer is None:
             return None
         try:
@@ -400,6 +419,11 @@ class Station:
             error.__cause__ = cause
             return error
         return None
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Where the session's files are, by their names."""
+        return {} if self._unpacked is None else self._unpacked.list_files()
 
     # What the session asks for.
 
@@ -522,6 +546,11 @@ class Station:
             run.interrupt()
         self._ring()
         self._marks.close()
+        with self._preparing:
+            if self._unpacked is not None:
+                discard(self._unpacked)
+                self._unpacked = None
+            reset_variables(self.settings.env, self._variables)
         if self._late.session is not None:
             self._late.session.close()
         if self._loop is not None:

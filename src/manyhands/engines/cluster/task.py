@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from manyhands.engines.cluster.bundle import Bundle
     from manyhands.engines.cluster.packed import Packed
 
 
@@ -23,12 +24,18 @@ class Settings:
         What each process runs before its first call: a function and its arguments, packed; None for nothing.
     log_levels
         Of the program's loggers that have one; None where logging was not set up.
+    bundle
+        Modules and files that it ships; None for nothing.
+    env
+        Variables of the environment, set before anything of the session's runs.
     """
 
     session: str
     workers: int
     initializer: Packed | None = None
     log_levels: dict[str, int] | None = None
+    bundle: Bundle | None = None
+    env: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import CancelledError
 from pickle import loads
 
-from distributed import Client, LocalCluster
+from distributed import Client
 from distributed.scheduler import KilledWorker, NoWorkerError
 
 from manyhands.core.model import Capabilities
@@ -13,7 +13,8 @@ from manyhands.engines.cluster.engine import ClusterEngine
 from manyhands.engines.cluster.flights import LostWorkerError
 from manyhands.engines.cluster.versions import explain_difference, tell_versions
 from manyhands.engines.dask.handle import Handle, hold
-from manyhands.engines.dask.scheduler import OneLife, Revival
+from manyhands.engines.dask.local import LocalDask
+from manyhands.engines.dask.scheduler import OneLife
 from manyhands.engines.dask.worker import Sites, ask_station, perform
 from manyhands.errors import WorkerDiedError, WorkerStartError
 
@@ -33,9 +34,6 @@ CONNECT_SECONDS = 10
 
 PATIENCE_SECONDS = 60.0
 """How long calls wait in a cluster that has lost its last worker."""
-
-_HOST = "127.0.0.1"
-"""Where a cluster of this machine listens; nobody else reaches it."""
 
 
 class DaskCluster:
@@ -67,33 +65,16 @@ class DaskCluster:
     def __init__(self, address: str) -> None:
         self._address = address
         self.is_near = address == "local"
-        self._local: LocalCluster | None = None
+        self._local: LocalDask | None = None
+        self._client: Any = None
 
     def connect(
         self, workers: int, settings: Settings, topic: str, take: Callable[..., None]
     ) -> int:
         if self._address == "local":
-            self._local = LocalCluster(
-                n_workers=workers or None,
-                threads_per_worker=1,
-                host=_HOST,
-                dashboard_address=f"{_HOST}:0",
-            )
-            self._local.scheduler.add_plugin(Revival(self._local, len(self._local.worker_spec)))
+            self._local = LocalDask(workers)
         try:
-            self._client = Client(
-                self._local if self._local is not None else self._address,
-                set_as_default=False,
-                asynchronous=False,
-                timeout=CONNECT_SECONDS,
-                name="manyhands",
-            )
-        except (OSError, ValueError) as cause:
-            raise WorkerStartError(
-                f"no Dask scheduler answers at {self._address!r}: {type(cause).__name__}: {cause}. Start one with "
-                f"`dask scheduler`, or use 'dask://local'"
-            ) from cause
-        try:
+            self._client = self._open_client(self._local.address if self._local else self._address)
             self._check_versions()
         except BaseException:
             self._leave()
@@ -104,6 +85,21 @@ class DaskCluster:
         self._client.register_plugin(OneLife(PATIENCE_SECONDS))
         self._client.register_plugin(Sites(settings))
         return self._count_threads()
+
+    def _open_client(self, address: str) -> Client:
+        try:
+            return Client(
+                address,
+                set_as_default=False,
+                asynchronous=False,
+                timeout=CONNECT_SECONDS,
+                name="manyhands",
+            )
+        except (OSError, ValueError) as cause:
+            raise WorkerStartError(
+                f"no Dask scheduler answers at {self._address!r}: {type(cause).__name__}: {cause}. Start one with "
+                f"`dask scheduler`, or use 'dask://local'"
+            ) from cause
 
     def _check_versions(self) -> None:
         """See that what we send can be read there."""
@@ -214,7 +210,8 @@ class DaskCluster:
             self._leave()
 
     def _leave(self) -> None:
-        self._client.close()
+        if self._client is not None:
+            self._client.close()
         if self._local is not None:
             self._local.close()
 

@@ -546,6 +546,7 @@ class LocalEngine:
             "log_levels": list_log_levels(),
             "authkey": _find_authkey(),
             "workers": config.workers,
+            "files": {} if config.luggage is None else config.luggage.files,
         }
 
 

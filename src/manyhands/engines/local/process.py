@@ -25,8 +25,18 @@ STDERR_LINES = 20
 """Lines of a worker's standard error that the error of its death shows."""
 
 
-def describe_program(workers: int, cpus: int) -> tuple[dict[str, Any], dict[str, str]]:
-    """What makes up this Python program for another interpreter: settings for the template, and its environment."""
+def describe_program(
+    workers: int, cpus: int, env: dict[str, str]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """What makes up this Python program for another interpreter: settings for the template, and its environment.
+
+    Parameters
+    ----------
+    workers, cpus
+        How many workers there will be, and on how many cores.
+    env
+        Variables of the environment that they have beside this program's.
+    """
     if not sys.executable:
         raise WorkerStartError("sys.executable is empty, so no Python is known to run workers with")
     settings = {
@@ -43,7 +53,8 @@ def describe_program(workers: int, cpus: int) -> tuple[dict[str, Any], dict[str,
             ),
         },
     }
-    return settings, {**os.environ, **limit_threads(workers, cpus, dict(os.environ))}
+    inherited = {**os.environ, **env}
+    return settings, {**inherited, **limit_threads(workers, cpus, inherited)}
 
 
 def _anchor(entry: str) -> str:
@@ -78,12 +89,12 @@ class TemplateProcess:
 
     Parameters
     ----------
-    workers, cpus
-        How many workers there will be, and on how many cores.
+    workers, cpus, env
+        See `describe_program`.
     """
 
-    def __init__(self, workers: int, cpus: int) -> None:
-        settings, environment = describe_program(workers, cpus)
+    def __init__(self, workers: int, cpus: int, env: dict[str, str]) -> None:
+        settings, environment = describe_program(workers, cpus, env)
         ours, theirs = open_pair()
         try:
             code = "from manyhands.engines.local.template import main; main()"

@@ -54,7 +54,7 @@ class Staff:
         self._engine = engine
         self._settings = settings
         self._cpus = cpus
-        self.template = TemplateProcess(engine.config.workers, cpus)
+        self.template = self._start_template()
         self.leaving: dict[int, WorkerProcess] = {}
         self.most_calls = engine.config.max_calls_per_worker or float("inf")
         self._numbers = 0
@@ -63,6 +63,11 @@ class Staff:
         self._is_preloaded = False
         self._owed: list[int] = []  # stages of workers that a template could not start any more
         self._oom_kills = count_oom_kills()
+
+    def _start_template(self) -> TemplateProcess:
+        config = self._engine.config
+        env = {} if config.luggage is None else config.luggage.env
+        return TemplateProcess(config.workers, self._cpus, env)
 
     def hire_more(self) -> bool:
         """Have one more worker than the session's, for calls that wait hold theirs; False where there can be none."""
@@ -337,7 +342,7 @@ class Staff:
                 )
             )
             return
-        self.template = TemplateProcess(self._engine.config.workers, self._cpus)
+        self.template = self._start_template()
         self._engine.driver.watch(self.template.channel.fileno(), self.take_news)
         if self._is_preloaded:
             self.preload()

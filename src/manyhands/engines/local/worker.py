@@ -173,6 +173,7 @@ class Worker:
         place.putter = self._shelf
         place.post = self
         place.link = self
+        place.files = settings["files"]
         self._functions: dict[int, Callable[..., Any]] = {}
         self._payloads: dict[int, Any] = {}  # of functions that were not called yet
         self._function_uses: dict[int, list[int]] = {}

@@ -49,3 +49,17 @@ def test_a_module_is_no_other_of_the_same_beginning(
     module = sys.modules[own_module]
     monkeypatch.setitem(sys.modules, "manyhandsome", module)
     assert TravelSurvey(is_near=False).travels_by_value("manyhandsome")
+
+
+def test_what_is_shipped_is_imported_there(own_module: str, tmp_path: Path) -> None:
+    for shipped in (tmp_path, tmp_path / f"{own_module}.py"):
+        survey = TravelSurvey(is_near=False, shipped=[str(shipped)])
+        assert not survey.travels_by_value(own_module)
+    other = TravelSurvey(is_near=False, shipped=[str(tmp_path / f"{own_module}.py.txt")])
+    assert other.travels_by_value(own_module)
+
+
+def test_what_is_shipped_under_another_name_travels(own_module: str, tmp_path: Path) -> None:
+    """Its folder is not where imports begin: there it would have a longer name."""
+    survey = TravelSurvey(is_near=False, shipped=[str(tmp_path.parent)])
+    assert survey.travels_by_value(own_module)

@@ -69,7 +69,7 @@ def test_a_program_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", ["", "relative", "/absolute"])
     monkeypatch.setenv("SOME_SETTING", "x")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    settings, environment = describe_program(workers=2, cpus=8)
+    settings, environment = describe_program(workers=2, cpus=8, env={"LEVEL": "3"})
     here = os.getcwd()  # noqa: PTH109 - text is compared
     assert settings["path"] == [here, f"{here}/relative", "/absolute"]
     assert settings["argv"] == sys.argv
@@ -87,7 +87,7 @@ def test_a_program_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_an_interpreter_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "")
     with pytest.raises(WorkerStartError, match=r"sys\.executable"):
-        describe_program(1, 1)
+        describe_program(1, 1, {})
 
 
 # A worker as the parent holds it; the template is a channel that nobody serves.
