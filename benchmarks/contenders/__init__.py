@@ -126,7 +126,9 @@ VARIANTS = {
         "benchmarks.contenders.parsl:DoorContender",
         peer=False,
     ),
-    "manyhands-dask": Entry("manyhands on Dask", "distributed", "", peer=False, heavy=True),
+    "on-dask": Entry("manyhands on Dask", "distributed", "", peer=False, heavy=True),
+    "on-ray": Entry("manyhands on Ray", "ray", "", peer=False, heavy=True),
+    "on-parsl": Entry("manyhands on Parsl", "parsl", "", peer=False, heavy=True),
     "parsl-threads": Entry(
         "Parsl, ThreadPoolExecutor",
         "parsl",

@@ -17,7 +17,7 @@ from benchmarks.measurement import Against, Metric, Reading, Row, Setting, Targe
 from benchmarks.statistics import compute_median
 from benchmarks.work import noop, pause
 
-ENGINES = ("dask",)
+ENGINES = ("dask", "ray")
 
 MIB = 2**20
 
@@ -165,7 +165,7 @@ def count_traffic() -> int:
 
 def _make_rows(engine: str) -> tuple[Row, ...]:
     title = find_entry(engine).title
-    contenders = {f"manyhands-{engine}": f"manyhands on {title}", engine: title}
+    contenders = {name: find_entry(name).title for name in (f"on-{engine}", engine)}
 
     def make_row(
         name: str,
@@ -182,7 +182,7 @@ def _make_rows(engine: str) -> tuple[Row, ...]:
                 at_least=better[key],
                 against=against,
                 peer=engine if against is Against.PEER else "",
-                of=f"manyhands-{engine}",
+                of=f"on-{engine}",
             )
             for key, (limit, against) in limits.items()
         )

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from dask import config
 from distributed import LocalCluster
 
 import manyhands as mh
@@ -19,6 +20,8 @@ SIZES = range(1, 6)
 def find_cluster() -> Iterator[Callable[[int], str]]:
     """Gives the address of a cluster of so many workers; cases share it."""
     clusters: dict[int, LocalCluster] = {}
+    # Else Dask ends workers that have come back, where they had died twice meanwhile.
+    config.set({"distributed.deploy.lost-worker-timeout": "1000d"})
 
     def find(workers: int) -> str:
         cluster = clusters.get(workers)

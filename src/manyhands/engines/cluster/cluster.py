@@ -115,6 +115,9 @@ class Link(Protocol):
     def hold(self, native: Any) -> Any:
         """A handle that keeps its value in the cluster."""
 
+    def publish(self, native: Any) -> None:
+        """See to it that the session can follow a call that this process has made."""
+
     def doze(self) -> None:
         """In a call: wait until its session has asked something of this process, but not for long."""
 

@@ -217,6 +217,7 @@ class Station:
         self._runs: dict[str, StationRun] = {}
         self._joined: dict[str, Joined] = {}
         self._withdrawn: dict[str, None] = {}
+        self._unwanted: set[str] = set()  # calls that have begun, and were interrupted
         self._ended: deque[str] = deque(maxlen=_REMEMBERED)
         self._functions: dict[tuple[str, int], Callable[..., Any]] = {}
         self._watchdog = Watchdog(self._take_due)
@@ -300,6 +301,7 @@ class Station:
     def _leave(self, name: str) -> None:
         with self._change:
             self._begun.pop(name, None)
+            self._unwanted.discard(name)
             self._marks.write(self._begun)
             self._ended.append(name)
             self._change.notify_all()
@@ -370,6 +372,10 @@ class Station:
                 raise CallFailedError(pack_exception(error), run.task.id) from None
         with self._change:
             self._joined[run.task.id] = Joined(future, native)
+            is_unwanted = run.task.id in self._unwanted
+        if is_unwanted:
+            self.let_go([run.task.id], cancel=True)
+        self.link.publish(native)
         raise CallJoinedError(native, run.task.id)
 
     def _load_function(self, task: Task) -> Callable[..., Any]:
@@ -437,11 +443,17 @@ class Station:
             return begun
 
     def interrupt(self, ids: Iterable[str]) -> None:
-        """End calls that run, with the process if need be."""
+        """End calls that run, with the process if need be; and what they go on as."""
         for name in ids:
-            run = self._runs.get(name)
+            with self._change:
+                run = self._runs.get(name)
+                is_joined = name in self._joined
+                if name in self._begun:
+                    self._unwanted.add(name)
             if run is not None:
                 self._interrupt(run)
+            elif is_joined:
+                self.let_go([name], cancel=True)
 
     def _interrupt(self, run: StationRun) -> None:
         run.interrupt()

@@ -20,6 +20,8 @@ START_SECONDS = 60
 _END_SECONDS = 20
 """How long they have to end."""
 
+_FOR_EVER = "1000d"
+
 _HOST = "127.0.0.1"
 """Where it listens; no other machine reaches it."""
 
@@ -111,10 +113,12 @@ def serve(workers: int, answer: int) -> None:
     answer
         The descriptor of a pipe, which is told where the scheduler is, or what went wrong.
     """
+    from dask import config
     from distributed import LocalCluster
 
     from manyhands.engines.dask.scheduler import Revival
 
+    config.set({"distributed.deploy.lost-worker-timeout": _FOR_EVER})  # see `Revival`
     with open(answer, "w", encoding="utf-8") as pipe:
         try:
             cluster = LocalCluster(
@@ -128,5 +132,5 @@ def serve(workers: int, answer: int) -> None:
             return
         json.dump({"address": cluster.scheduler_address}, pipe)
     with cluster:
-        cluster.scheduler.add_plugin(Revival(cluster, len(cluster.worker_spec)))
+        cluster.scheduler.add_plugin(Revival(cluster))
         sys.stdin.read()

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pickle import dumps
 
-from dask import config
-from dask.utils import parse_timedelta
 from distributed import SchedulerPlugin
+from distributed.core import Status
 from distributed.scheduler import NoWorkerError
 
 TYPE_CHECKING = False
@@ -18,8 +17,11 @@ if TYPE_CHECKING:
 PREFIX = "manyhands-"
 """What the keys of our calls begin with."""
 
-REVIVAL_SECONDS = 1.0
-"""How soon after Dask's own cluster has let go of a dead worker we have it begin another one."""
+_WAITING = ("no-worker", "queued")
+"""States of tasks that wait for a worker."""
+
+_REVIVAL_SECONDS = 1.0
+"""How often we look for workers that Dask has given up, as long as some are missing."""
 
 
 class OneLife(SchedulerPlugin):  # type: ignore[misc]
@@ -49,23 +51,33 @@ class OneLife(SchedulerPlugin):  # type: ignore[misc]
 
     def transition(self, key: Any, start: Any, finish: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ARG002 - Dask's
         """See `distributed.SchedulerPlugin`."""
-        if finish == "processing" and str(key).startswith(PREFIX):
-            task = self._scheduler.tasks.get(key)
+        scheduler = self._scheduler
+        if finish not in ("processing", *_WAITING) or not str(key).startswith(PREFIX):
+            return
+        if finish == "processing":
+            task = scheduler.tasks.get(key)
             if task is not None:
-                task.suspicious = self._scheduler.allowed_failures
+                task.suspicious = scheduler.allowed_failures
+        elif not scheduler.workers:
+            scheduler.loop.call_later(self._patience, self._give_up, [key])
 
     def remove_worker(self, scheduler: Scheduler, worker: str, **kwargs: Any) -> None:  # noqa: ARG002 - Dask's
         """See `distributed.SchedulerPlugin`."""
         if not scheduler.workers:
-            scheduler.loop.call_later(self._patience, self._give_up)
+            keys = [task.key for task in (*scheduler.unrunnable, *scheduler.queued)]
+            ours = [key for key in keys if str(key).startswith(PREFIX)]
+            scheduler.loop.call_later(self._patience, self._give_up, ours)
 
-    def _give_up(self) -> None:
+    def _give_up(self, keys: list[Any]) -> None:
+        """These have waited for a worker since there was none; where there still is none, they fail."""
         scheduler = self._scheduler
         if scheduler.workers:
             return
         stimulus = "manyhands-no-workers"
-        waiting = [*scheduler.unrunnable, *scheduler.queued]
-        for key in [task.key for task in waiting if str(task.key).startswith(PREFIX)]:
+        for key in keys:
+            task = scheduler.tasks.get(key)
+            if task is None or task.state not in _WAITING:
+                continue
             error = dumps(NoWorkerError(task=key, timeout=self._patience))
             moves = scheduler.transition(
                 key, "erred", exception=error, cause=key, stimulus_id=stimulus
@@ -74,23 +86,39 @@ class OneLife(SchedulerPlugin):  # type: ignore[misc]
 
 
 class Revival(SchedulerPlugin):  # type: ignore[misc]
-    """Keeps a cluster of this machine as large as it was: Dask gives up a worker that dies while it starts.
+    """Keeps a cluster of this machine as large as it was.
+
+    By itself Dask gives up a worker that dies while it starts; and one that dies again while its cluster still counts
+    the seconds in which the first was to come back it ends although it has come back, unless it is told to wait for
+    ever (``distributed.deploy.lost-worker-timeout``).
 
     Parameters
     ----------
     cluster
-    workers
-        How many it is to have.
     """
 
     name = "manyhands-revival"
 
-    def __init__(self, cluster: LocalCluster, workers: int) -> None:
+    def __init__(self, cluster: LocalCluster) -> None:
         self._cluster = cluster
-        self._workers = workers
+        self._workers = len(cluster.worker_spec)
+        self._looks = False
 
     def remove_worker(self, scheduler: Scheduler, worker: str, **kwargs: Any) -> None:  # noqa: ARG002 - Dask's
         """See `distributed.SchedulerPlugin`."""
-        # Until then the cluster counts the dead one, in case that it comes back.
-        patience = parse_timedelta(config.get("distributed.deploy.lost-worker-timeout"))
-        scheduler.loop.call_later(patience + REVIVAL_SECONDS, self._cluster.scale, self._workers)
+        if not self._looks:
+            self._looks = True
+            scheduler.loop.call_later(_REVIVAL_SECONDS, self._look)
+
+    def _look(self) -> None:
+        """Called in the cluster's own thread."""
+        cluster = self._cluster
+        self._looks = cluster.status == Status.running and (
+            len(cluster.scheduler.workers) < self._workers
+        )
+        if self._looks:
+            for name, nanny in list(cluster.workers.items()):
+                if nanny.status in (Status.closed, Status.failed):
+                    del cluster.workers[name]
+            cluster.scale(self._workers)
+            cluster.scheduler.loop.call_later(_REVIVAL_SECONDS, self._look)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from logging import getLogger
 from pickle import dumps
-from time import sleep
+from time import monotonic, sleep
 
 from distributed import WorkerPlugin, get_client, get_worker, rejoin, secede
 
@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 
     from manyhands.engines.cluster.packed import Packed
     from manyhands.engines.cluster.task import Settings, Task
+
+_KNOWN_SECONDS = 10.0
+"""How long the scheduler may take to hear of a call."""
+
+_LOOK_SECONDS = 0.005
 
 _stations: dict[str, Station] = {}
 """Of this process, by the names of their sessions."""
@@ -83,6 +88,16 @@ class DaskLink:
 
     def hold(self, native: Handle) -> Handle:
         return native
+
+    def publish(self, native: Handle) -> None:
+        """The program's connection may be quicker than ours, and then the scheduler would not know of the call yet."""
+        client = get_client()
+        deadline = monotonic() + _KNOWN_SECONDS
+        while monotonic() < deadline:
+            (state,) = client.sync(client.scheduler.get_task_status, keys=[native.key]).values()
+            if state is not None:
+                return
+            sleep(_LOOK_SECONDS)
 
     def doze(self) -> None:
         """Calls leave their threads to others however they wait."""

@@ -101,6 +101,9 @@ class RayLink:
 
     waits = True
 
+    def publish(self, native: Handle) -> None:
+        """Who holds a reference of Ray's can follow it."""
+
     def doze(self) -> None:
         ray.get(self.office.hear.remote(self.name))
 

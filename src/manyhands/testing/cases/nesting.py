@@ -93,8 +93,12 @@ def deaths_travel_up(open_session: OpenSession) -> None:
         )
         error = session.submit(_misbehave_below, str(folder), ("die",), 2).exception(LIMIT)
         check(isinstance(error, mh.WorkerDiedError), f"found {error!r}")
-        check_equal([work.count_attempts(folder, x) for x in (1, 2)], [2, 2])
-        check_equal(session.report().deaths, 3)
+        counts = [work.count_attempts(folder, x) for x in (1, 2)]
+        if session.capabilities.staffs:
+            check_equal(counts, [2, 2])
+            check_equal(session.report().deaths, 3)
+        else:  # the call above may be at the worker that dies, which costs it an attempt too
+            check(min(counts) >= 2, f"attempts: {counts}")
 
 
 @case("isolates")

@@ -49,10 +49,10 @@ class Work(threading.Thread):
 class Desk:
     """Gives a station calls, and takes what comes of them."""
 
-    def __init__(self, link: FakeLink, initializer: Any = None) -> None:
+    def __init__(self, link: FakeLink, initializer: Any = None, **options: Any) -> None:
         packed = None if initializer is None else pack(initializer)
         self.link = link
-        self.settings = Settings("session", 1, packed)
+        self.settings = Settings("session", 1, packed, **options)
         self.station = Station(self.settings, link, "worker")
         self.keeper = ClusterKeeper(link.fetch, link.hold)
         self._count = 0

@@ -78,6 +78,9 @@ class FakeLink:
     def hold(self, native: Any) -> Any:
         return native
 
+    def publish(self, native: Any) -> None:
+        """Who sees it can follow it."""
+
     def doze(self) -> None:
         raise AssertionError("nobody asks for it")
 
@@ -146,6 +149,9 @@ class Worker:
 
     def hold(self, native: Any) -> Any:
         return native
+
+    def publish(self, native: Any) -> None:
+        """Who sees it can follow it."""
 
     def doze(self) -> None:
         raise AssertionError("nobody asks for it")

@@ -2,12 +2,14 @@
 
 import asyncio
 import gc
+import importlib
 import os
 import pickle
 import sys
 import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,11 +19,13 @@ from manyhands.core import place
 from manyhands.core.exceptions import unpack_exception
 from manyhands.core.future import Future
 from manyhands.core.generators import StreamCall
+from manyhands.core.luggage import Luggage
 from manyhands.core.model import Call
 from manyhands.core.parcels import Input
 from manyhands.core.run import Run
 from manyhands.core.timers import timers
 from manyhands.engines.cluster import station as station_module
+from manyhands.engines.cluster.bundle import pack as pack_bundle
 from manyhands.engines.cluster.packed import Slot
 from manyhands.engines.cluster.station import CallJoinedError, StationRun
 from manyhands.errors import (
@@ -688,6 +692,38 @@ def test_a_future_of_its_own_session_is_left_to_that(
     assert link.sent == []
 
 
+@pytest.mark.parametrize("when", ["as it gives the future", "later"])
+def test_what_an_interrupted_call_goes_on_as_is_cancelled(
+    desk: Desk, link: FakeLink, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """Also where the interrupt comes when the call is over, and its session has not heard of the future yet."""
+    future, engine = make_future(), FakeEngine()
+    cancelled = threading.Event()
+    monkeypatch.setattr(Future, "cancel", lambda self, running: cancelled.set())
+    engine.natives[future] = "native"
+    link.engine = engine
+
+    def get_native(future: Any) -> Any:
+        if when != "later":
+            desk.station.interrupt(["call-x"])
+        return engine.natives[future]
+
+    engine.get_native = get_native  # type: ignore[method-assign]
+
+    def work() -> Any:
+        open_session()
+        return future
+
+    with pytest.raises(CallJoinedError):
+        desk.perform(work, id="call-x")
+    if when == "later":
+        assert not cancelled.is_set()
+        desk.station.interrupt(["call-x"])
+    assert cancelled.wait(LONG)
+    assert desk.station._joined == {}
+    assert desk.station._unwanted == set()
+
+
 def test_calls_of_a_station_share_a_session(desk: Desk, link: FakeLink) -> None:
     link.engine = FakeEngine()
     found: list[Any] = []
@@ -712,6 +748,50 @@ def test_the_children_of_a_call_that_fails_are_cancelled(desk: Desk) -> None:
         desk.perform(work, key=77)
     desk.perform(abs, 1, key=78)
     assert found[0].cancelled == [77]
+
+
+# What goes with a session.
+
+
+def test_a_call_finds_what_its_session_has_shipped(
+    link: FakeLink, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SHIPPED_LEVEL", raising=False)
+    (tmp_path / "shipped_module.py").write_text("VALUE = 7\n")
+    (tmp_path / "data.txt").write_text("data")
+    ship, file = str(tmp_path / "shipped_module.py"), str(tmp_path / "data.txt")
+    desk = Desk(
+        link, bundle=pack_bundle(Luggage([ship], {"data": file})), env={"SHIPPED_LEVEL": "3"}
+    )
+
+    def work() -> Any:
+        run = get_station_run()
+        value = importlib.import_module("shipped_module").VALUE
+        return value, Path(run.files["data"]).read_text(), os.environ["SHIPPED_LEVEL"]
+
+    assert desk.station.files == {}
+    assert desk.perform(work) == (7, "data", "3")
+    file = desk.station.files["data"]
+    desk.close()
+    assert not Path(file).exists()
+    assert "SHIPPED_LEVEL" not in os.environ
+
+
+@pytest.mark.parametrize("trouble", ["clash", "disk"])
+def test_what_cannot_be_unpacked_fails_each_call(
+    link: FakeLink, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    (tmp_path / "data.txt").write_text("data")
+
+    def fail_to_unpack(_: object) -> None:
+        raise WorkerStartError("a clash") if trouble == "clash" else OSError(28, "No space left")
+
+    monkeypatch.setattr(station_module, "unpack", fail_to_unpack)
+    desk = Desk(link, bundle=pack_bundle(Luggage(files={"data": str(tmp_path / "data.txt")})))
+    for _ in range(2):
+        with pytest.raises(WorkerStartError, match=r"a clash|No space left"):
+            desk.perform(abs, -1)
+    desk.close()
 
 
 # The end.
