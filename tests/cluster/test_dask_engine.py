@@ -20,7 +20,7 @@ import manyhands as mh
 from manyhands.testing import work
 from manyhands.testing.checks import LIMIT, open_folder, wait_for
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
 
 class Cluster:

@@ -10,6 +10,9 @@ from distributed import LocalCluster
 import manyhands as mh
 from manyhands.testing.conformance import Case, list_cases, run_case
 
+# One after the other, since they share what is begun for them.
+pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("dask")]
+
 LACKS = {"actors", "interrupts", "orders", "resources", "shares", "staffs", "stores", "witnesses"}
 
 SIZES = range(1, 6)

@@ -11,6 +11,9 @@ from manyhands.testing.conformance import Case, list_cases, run_case
 
 ray = pytest.importorskip("ray")
 
+# One after the other, since they share what is begun for them.
+pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("ray")]
+
 LACKS = {"actors", "interrupts", "orders", "resources", "shares", "staffs", "stores", "witnesses"}
 
 CPUS = 5
