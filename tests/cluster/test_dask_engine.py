@@ -201,6 +201,19 @@ def test_a_cluster_without_workers_ends_all_waits(
         wait_for(lambda: not session.submit(work.square, 3).exception(LIMIT), "it works again")
 
 
+def test_the_scheduler_keeps_no_messages(shared: Cluster) -> None:
+    with mh.Session(shared.url) as session, Client(shared.address, set_as_default=False) as client:
+        session.map(work.square, range(50), batch=1)
+        kept = client.run_on_scheduler(
+            lambda dask_scheduler: {
+                topic: len(events)
+                for topic, events in dask_scheduler.get_events().items()
+                if str(topic).startswith("manyhands-")
+            }
+        )
+        assert kept == {}
+
+
 def test_a_dead_program_leaves_no_call_behind(cluster: Cluster, tmp_path: Path) -> None:
     """Calls of a program that was killed are interrupted, and the workers are free again."""
     script = tmp_path / "program.py"

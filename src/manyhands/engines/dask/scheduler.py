@@ -25,7 +25,9 @@ _REVIVAL_SECONDS = 1.0
 
 
 class OneLife(SchedulerPlugin):  # type: ignore[misc]
-    """A call whose worker dies has failed, and its session decides whether it runs again.
+    """What is different for calls and messages of sessions, for all sessions of the cluster.
+
+    A call whose worker dies has failed, and its session decides whether it runs again.
 
     By itself Dask would run it again three times, and a call that kills its workers would kill four of them. Results
     that are lost with a worker are made again all the same.
@@ -60,6 +62,11 @@ class OneLife(SchedulerPlugin):  # type: ignore[misc]
                 task.suspicious = scheduler.allowed_failures
         elif not scheduler.workers:
             scheduler.loop.call_later(self._patience, self._give_up, [key])
+
+    def log_event(self, topic: str, msg: Any) -> None:  # noqa: ARG002 - Dask's
+        """See `distributed.SchedulerPlugin`: what sessions have been sent need not be kept, as Dask keeps events."""
+        if topic.startswith(PREFIX):
+            self._scheduler._broker.truncate(topic)
 
     def remove_worker(self, scheduler: Scheduler, worker: str, **kwargs: Any) -> None:  # noqa: ARG002 - Dask's
         """See `distributed.SchedulerPlugin`."""
