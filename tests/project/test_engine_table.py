@@ -7,6 +7,7 @@ from manyhands.core.model import Capabilities
 from manyhands.engines.dask.engine import DaskCluster
 from manyhands.engines.inline import InlineEngine
 from manyhands.engines.local.engine import LocalEngine
+from manyhands.engines.parsl.cluster import ParslBase
 from manyhands.engines.ray.engine import RayCluster
 from manyhands.engines.threads import ThreadsEngine
 
@@ -16,6 +17,7 @@ ENGINES = {
     "inline": InlineEngine.capabilities,
     "dask": DaskCluster.capabilities,
     "ray": RayCluster.capabilities,
+    "parsl": ParslBase.capabilities,
 }
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "engines.md"

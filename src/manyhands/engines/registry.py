@@ -52,10 +52,18 @@ _BUILT_IN = {
     ),
     "dask": ("manyhands.engines.dask:DaskEngine", "a Dask cluster: dask://HOST:PORT, dask://local"),
     "ray": ("manyhands.engines.ray:RayEngine", "a Ray cluster: ray://HOST:PORT, ray://local"),
+    "parsl": (
+        "manyhands.engines.parsl.engine:ParslEngine",
+        "workers that Parsl has: parsl://MODULE, parsl://current, parsl://local",
+    ),
 }
 
 
-_CLUSTERS = {"dask": ("distributed", "manyhands[dask]"), "ray": ("ray", "manyhands[ray]")}
+_CLUSTERS = {
+    "dask": ("distributed", "manyhands[dask]"),
+    "ray": ("ray", "manyhands[ray]"),
+    "parsl": ("parsl", "manyhands[parsl]"),
+}
 """Engines that need an address, the module that each needs, and what brings that."""
 
 _NESTED = "manyhands.engines.local.nested:NestedEngine"
@@ -116,7 +124,8 @@ def _check_address(name: str, address: str, whole: str) -> None:
         return
     if not address:
         raise InvalidArgumentError(
-            f"engine={whole!r}: it is {name}://HOST:PORT, or {name}://local for a cluster of this machine"
+            f"engine={whole!r}: it is {name}://{'PROFILE' if name == 'parsl' else 'HOST:PORT'}, or {name}://local for "
+            f"a cluster of this machine"
         )
     info = _describe(name, "")
     if not info.available:
