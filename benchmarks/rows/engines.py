@@ -17,7 +17,7 @@ from benchmarks.measurement import Against, Metric, Reading, Row, Setting, Targe
 from benchmarks.statistics import compute_median
 from benchmarks.work import noop, pause
 
-ENGINES = ("dask", "ray")
+ENGINES = ("dask", "ray", "parsl")
 
 MIB = 2**20
 

@@ -10,6 +10,9 @@ import manyhands as mh
 from manyhands.engines.parsl.kernel import make_local_config
 from manyhands.testing.conformance import Case, list_cases, run_case
 
+# One after the other, since they share what is begun for them.
+pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("parsl")]
+
 LACKS = {"actors", "interrupts", "resources", "shares", "staffs", "stores", "witnesses"}
 
 WORKERS = 5

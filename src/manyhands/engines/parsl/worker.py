@@ -257,6 +257,9 @@ class ParslLink:
     def hold(self, native: Any) -> Any:
         return native
 
+    def publish(self, native: Any) -> None:
+        """The program hears of a call before it hears of the end of the one that made it: by one connection."""
+
     def doze(self) -> None:
         """Calls leave their places to others however they wait."""
 
