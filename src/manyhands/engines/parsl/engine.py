@@ -138,6 +138,8 @@ class ParslCluster(ParslBase):
             )
         if hub.trouble:
             raise WorkerStartError(hub.trouble)
+        if not hub.sees_folder:
+            self._vault.do_without()
 
     def report(self, *message: Any) -> None:
         """The program's session counts for itself."""

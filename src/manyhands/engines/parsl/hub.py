@@ -61,7 +61,7 @@ class _Order:
 
 
 class _Guest:
-    """A worker that has come, and may come again.
+    """A worker that has come.
 
     Attributes
     ----------

@@ -85,10 +85,10 @@ class Visits:
                 self._arrived[number] = worker
 
     def take_loss(self, worker: str) -> None:
-        """A worker is gone; Parsl may not know it yet."""
+        """A worker is gone, and another one may come in the same visit."""
         with self._lock:
             for number in [number for number, name in self._arrived.items() if name == worker]:
-                del self._arrived[number], self._under_way[number]
+                del self._arrived[number]
 
     def _take_end(self, number: int, future: Future[Any]) -> None:
         with self._lock:

@@ -167,3 +167,4 @@ class Hands:
     def _work(self) -> None:
         while (call := self._due.get()) is not None:
             call()
+            del call  # what it holds goes now, and not with the next one
