@@ -234,7 +234,7 @@ def test_workers_of_its_own_go_with_the_session() -> None:
             for connection in process.net_connections()
             if connection.status == psutil.CONN_LISTEN
         }
-        assert {address.ip for address in listening} == {"127.0.0.1"}
+        assert {address.ip.removeprefix("::ffff:") for address in listening} == {"127.0.0.1"}
         assert port in {address.port for address in listening}
     wait_for(lambda: not any(map(lives, [*pids, *there])), "its processes have ended")
     assert not folder.exists()

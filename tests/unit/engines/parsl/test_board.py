@@ -148,3 +148,17 @@ def test_whatever_happens_no_worker_has_two_and_every_call_ends_once() -> None:
                 board.enter(waiting)
         assert sorted(ended, key=int) == [str(number) for number in range(60)]
         assert all(board.is_idle(worker) for worker in "vwx")
+
+
+def test_with_patience_nothing_begins_beside_calls_that_wait() -> None:
+    board = make_board("w")
+    board.add("a", 0)
+    board.add("b", 0)
+    assert board.deal(is_patient=True) == [("a", "w", True)]
+    board.leave("a")
+    assert board.deal(is_patient=True) == []
+    board.enter("a")
+    assert board.deal(is_patient=True) == [("a", "w", False)]
+    board.leave("a")
+    board.come("v")
+    assert board.deal(is_patient=True) == [("b", "v", True)]
