@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -337,6 +338,7 @@ def test_a_killed_program_leaves_nothing_behind(tmp_path: Path) -> None:
         "from manyhands.testing import work\n"
         "session = mh.Session('parsl://local', workers=2)\n"
         "print(session._engine._cluster._kernel.run_dir, flush=True)\n"
+        "print(session._engine._settings.session, flush=True)\n"
         "session.submit(work.spin, sys.argv[1]).result()\n"
     )
     with open_folder() as folder:
@@ -344,7 +346,7 @@ def test_a_killed_program_leaves_nothing_behind(tmp_path: Path) -> None:
             [sys.executable, str(script), str(folder)], stdout=subprocess.PIPE, text=True
         )
         assert program.stdout is not None
-        run_dir = program.stdout.readline().strip()
+        run_dir, name = (program.stdout.readline().strip() for _ in range(2))
         mark = work.Mark(folder)
         wait_for(lambda: mark.count("spin-began"), "the call has begun", LONG)
 
@@ -363,6 +365,8 @@ def test_a_killed_program_leaves_nothing_behind(tmp_path: Path) -> None:
         program.stdout.close()
         wait_for(lambda: not any(map(lives, list_left())), "its processes have ended", LIMIT)
         wait_for(lambda: not Path(run_dir).parent.exists(), "its files are gone", LIMIT)
+        assert mark.count("spin-ended")  # the call was interrupted before
+        assert list(Path(tempfile.gettempdir()).glob(f"{name}*")) == []
 
 
 @pytest.mark.parametrize(

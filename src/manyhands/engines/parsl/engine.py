@@ -106,6 +106,9 @@ class ParslCluster(ParslBase):
             router,
             hub.take_message,
             on_cut=hub.take_cut,
+            on_failure=lambda error: hub.break_down(
+                f"the connection to Parsl's workers has failed: {error!r}"
+            ),
             on_unreachable=hub.take_unreachable,
             tick=hub.tick,
         )

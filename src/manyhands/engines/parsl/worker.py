@@ -152,7 +152,11 @@ class Guest:
         parent = parent_process()
         watched = {parent.sentinel: partial(os._exit, 1)} if parent is not None else {}
         self._wire = Wire(
-            dealer, lambda _, message: self._take(*message), on_cut=self._leave, watched=watched
+            dealer,
+            lambda _, message: self._take(*message),
+            on_cut=self._leave,
+            on_failure=lambda error: os._exit(1),  # noqa: ARG005 - it is the program's to say
+            watched=watched,
         )
         self._link = ParslLink(self._wire)
 
