@@ -123,16 +123,15 @@ class Board:
         there = self._workers.get(worker)
         return there is not None and not there.calls
 
-    def count_free(self) -> int:
-        """Workers that have room for a call."""
-        return sum(worker.seated is None for worker in self._workers.values())
-
     def count_waiting(self) -> int:
         """Calls that no worker was given yet."""
         return len(self._waiting)
 
-    def deal(self) -> list[tuple[str, str, bool]]:
-        """Calls that go to a worker now, that worker, and whether they begin there or go on."""
+    def deal(self, *, is_patient: bool = False) -> list[tuple[str, str, bool]]:
+        """Calls that go to a worker now, that worker, and whether they begin there or go on.
+
+        With `is_patient` none begins beside calls that wait for something: its worker's death would be theirs.
+        """
         dealt = []
         free = [(name, worker) for name, worker in self._workers.items() if worker.seated is None]
         # Those first that have the fewest calls which will want to go on.
@@ -141,7 +140,7 @@ class Board:
                 worker.seated = worker.entering.popleft()
                 dealt.append((worker.seated, name, False))
                 continue
-            call = self._pop()
+            call = None if is_patient and worker.calls else self._pop()
             if call is not None:
                 worker.seated = call
                 worker.calls[call] = None

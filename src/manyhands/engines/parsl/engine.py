@@ -106,6 +106,9 @@ class ParslCluster(ParslBase):
             router,
             hub.take_message,
             on_cut=hub.take_cut,
+            on_failure=lambda error: hub.break_down(
+                f"the connection to Parsl's workers has failed: {error!r}"
+            ),
             on_unreachable=hub.take_unreachable,
             tick=hub.tick,
         )
@@ -138,6 +141,8 @@ class ParslCluster(ParslBase):
             )
         if hub.trouble:
             raise WorkerStartError(hub.trouble)
+        if not hub.sees_folder:
+            self._vault.do_without()
 
     def report(self, *message: Any) -> None:
         """The program's session counts for itself."""

@@ -134,6 +134,11 @@ class Vault:
             return value
         return read_value(value.folder / value.name, is_mapped=self._is_near)
 
+    def do_without(self) -> None:
+        """Workers do not see the folder: from now on values travel as they are."""
+        self.clear()
+        self._folder = None
+
     def close(self) -> None:
         """Nobody uses it in this process any more."""
         if _vaults.get(self._session) is self:

@@ -40,6 +40,8 @@ def run(pid: int, folder: str, command: list[str]) -> int:
     own = os.pidfd_open(child)
     ready, _, _ = select.select([program, own], [], [])
     if own not in ready:
+        if folder:  # calls are interrupted by their workers, which notice too, and clean up
+            select.select([own], [], [], GRACE_SECONDS)
         os.kill(child, signal.SIGTERM)
     if folder:
         _end_group()

@@ -61,7 +61,7 @@ class _Order:
 
 
 class _Guest:
-    """A worker that has come, and may come again.
+    """A worker that has come.
 
     Attributes
     ----------
@@ -426,14 +426,21 @@ class Hub:
             self._deal()
 
     def _deal(self) -> None:
-        for call, name, is_new in self._board.deal():
+        self._hand_out(self._board.deal(is_patient=True))
+        waiting = self._board.count_waiting()
+        if not waiting or self._is_closed or self._trouble:
+            return
+        self._visits.want(waiting)
+        if not self._visits.are_near():
+            self._hand_out(self._board.deal())
+
+    def _hand_out(self, dealt: list[tuple[str, str, bool]]) -> None:
+        for call, name, is_new in dealt:
             order = self._orders.get(call)
             if not is_new:
                 self._send(name, "place", call)
             elif order is not None and order.task is not None:
                 self._send(name, "call", order.task, order.values)
-        if not (self._is_closed or self._trouble):
-            self._visits.want(self._board.count_waiting())
 
     # Time.
 
@@ -464,6 +471,7 @@ class Hub:
                 elif now - guest.idle_since > self._idle_seconds:
                     self._board.go(name)
                     self._send(name, "home")
+            self._deal()
             waiting = self._board.count_waiting()
         trouble = self._visits.find_trouble(waiting)
         if trouble:

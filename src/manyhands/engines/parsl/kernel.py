@@ -7,6 +7,7 @@ import shlex
 import shutil
 import sys
 import tempfile
+import threading
 from importlib import util
 from pathlib import Path
 
@@ -101,8 +102,24 @@ class Kernel:
     def close(self) -> None:
         """End it where it is the session's own."""
         if self._is_ours:
+            if not self.has_interchange():
+                self._end_without_interchange()
             self._kernel.cleanup()
             self._clear()
+
+    def has_interchange(self) -> bool:
+        """Whether Parsl's interchange runs, which all of its messages go by."""
+        process = self.executor.interchange_proc
+        return process is not None and process.poll() is None
+
+    def _end_without_interchange(self) -> None:
+        """Have Parsl's threads not wait for its answers, and end the blocks that it would be asked about."""
+        executor: Any = self.executor
+        executor.set_bad_state_and_fail_all(ConnectionError("the interchange has ended"))
+        # Whoever waits for an answer gets an error, and this waits until they have let go of their sockets.
+        end = executor.command_client.zmq_context.term
+        threading.Thread(target=end, name="manyhands-parsl-end", daemon=True).start()
+        executor.provider.cancel(list(executor.blocks_to_job_id.values()))
 
     def _clear(self) -> None:
         if self._folder:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from manyhands.engines.parsl.hub import Hub
     from manyhands.engines.parsl.kernel import Kernel
 
+_NEAR_SECONDS = 0.5
+"""How long a worker takes to come that is free."""
+
 PATIENCE_SECONDS = 60.0
 """How long calls wait where Parsl has no block of workers, and asks for none."""
 
@@ -40,6 +43,7 @@ class Visits:
         self._numbers = count(1)
         self._under_way: dict[int, Future[Any]] = {}
         self._arrived: dict[int, str] = {}
+        self._expected: dict[int, float] = {}
         self._limit = 1
         self._may_grow = False
         self._workless_since = 0.0
@@ -75,6 +79,7 @@ class Visits:
         except Exception:
             return False  # Parsl has given up the executor: `find_trouble` tells
         self._under_way[number] = future
+        self._expected[number] = monotonic() + _NEAR_SECONDS
         future.add_done_callback(partial(self._take_end, number))
         return True
 
@@ -83,16 +88,25 @@ class Visits:
         with self._lock:
             if number in self._under_way:
                 self._arrived[number] = worker
+                self._expected.pop(number, None)
+
+    def are_near(self) -> bool:
+        """Whether a worker is likely to come soon."""
+        now = monotonic()
+        with self._lock:
+            return any(now < until for until in self._expected.values())
 
     def take_loss(self, worker: str) -> None:
-        """A worker is gone; Parsl may not know it yet."""
+        """A worker is gone, and another one may come in the same visit."""
         with self._lock:
             for number in [number for number, name in self._arrived.items() if name == worker]:
-                del self._arrived[number], self._under_way[number]
+                del self._arrived[number]
+                self._expected[number] = monotonic() + _NEAR_SECONDS
 
     def _take_end(self, number: int, future: Future[Any]) -> None:
         with self._lock:
             self._under_way.pop(number, None)
+            self._expected.pop(number, None)
             worker = self._arrived.pop(number, "")
         error = future.exception()
         if self._is_closed:
@@ -110,7 +124,7 @@ class Visits:
         """Why no worker will come for so many calls that wait; empty where one may."""
         executor = self._kernel.executor
         process = executor.interchange_proc
-        if process is None or process.poll() is not None:
+        if not self._kernel.has_interchange():
             pid = "" if process is None else f", process {process.pid},"
             return (
                 f"the interchange{pid} of Parsl's executor {executor.label!r} has ended, and with it the way to all "

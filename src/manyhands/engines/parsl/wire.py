@@ -50,6 +50,8 @@ class Wire(threading.Thread):
         Called in the thread with the identity of the sender, empty where there is but one, and its message.
     on_cut
         Called in the thread when a connection has ended; it may be that of anybody.
+    on_failure
+        Called in the thread with what ends it, where that is not `close`.
     on_unreachable
         Called in the thread with the identity of somebody who is not there any more.
     tick
@@ -64,6 +66,7 @@ class Wire(threading.Thread):
         take: Callable[[bytes, tuple[Any, ...]], None],
         *,
         on_cut: Callable[[], None],
+        on_failure: Callable[[Exception], None],
         on_unreachable: Callable[[bytes], None] = lambda identity: None,  # noqa: ARG005
         tick: Callable[[], float] = lambda: 3600.0,
         watched: Mapping[int, Callable[[], None]] | None = None,
@@ -73,6 +76,7 @@ class Wire(threading.Thread):
         self._is_router = socket.type == zmq.ROUTER
         self._take = take
         self._on_cut = on_cut
+        self._on_failure = on_failure
         self._on_unreachable = on_unreachable
         self._tick = tick
         self._watched = dict(watched or {})
@@ -120,6 +124,8 @@ class Wire(threading.Thread):
                     if descriptor in ready:
                         call()
             self._send_due()
+        except Exception as error:
+            self._on_failure(error)
         finally:
             self._socket.disable_monitor()
             monitor.close()
@@ -167,3 +173,4 @@ class Hands:
     def _work(self) -> None:
         while (call := self._due.get()) is not None:
             call()
+            del call  # what it holds goes now, and not with the next one

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +18,12 @@ import zmq
 
 from manyhands.core.exceptions import pack_exception
 from manyhands.engines.cluster.output import share_output
-from manyhands.engines.cluster.station import CallFailedError, CallJoinedError, Station
+from manyhands.engines.cluster.station import (
+    GRACE_SECONDS,
+    CallFailedError,
+    CallJoinedError,
+    Station,
+)
 from manyhands.engines.cluster.versions import tell_versions
 from manyhands.engines.parsl.files import Vault
 from manyhands.engines.parsl.handle import Ending, Handle, Hello
@@ -33,13 +40,6 @@ if TYPE_CHECKING:
     from manyhands.engines.parsl.files import Token
     from manyhands.engines.parsl.handle import Door
 
-_guests: dict[str, Guest] = {}
-"""Of this process, by the names of their sessions."""
-
-_opening = threading.Lock()
-
-_numbers = count(1)
-
 MOST_CALLS = 10_000
 """Of a session in a process, at a time: one runs, coroutines and those that wait are others."""
 
@@ -54,31 +54,72 @@ _LAST_SECONDS = 1.0
 """How long a process that ends waits until what it has sent is there."""
 
 
+_UNREACHABLE = 3
+"""What a process exits with that has not found the program."""
+
+_PR_SET_PDEATHSIG = 1
+
+
 def visit(door: Door, number: int) -> None:
-    """Run calls of a session until it sends this worker away; Parsl calls this in a worker's main thread."""
-    _find_guest(door).stay(number)
+    """Be there for calls of a session until it sends this worker away; Parsl calls this in a worker's main thread.
+
+    Calls run in a process that is forked from Parsl's, which has all loaded. If a call kills it, another one is there
+    in no time, and Parsl, which would need seconds, has lost nothing.
+
+    Raises
+    ------
+    ConnectionError
+        The program cannot be reached.
+    """
+    while _run_process(door, number):
+        parent = parent_process()
+        if parent is not None and not parent.is_alive():
+            return
 
 
-def _find_guest(door: Door) -> Guest:
-    with _opening:
-        guest = _guests.get(door.session)
-        if guest is None or guest.is_over:
-            guest = _guests[door.session] = _open_guest(door)
-        return guest
+def _run_process(door: Door, number: int) -> bool:
+    """Fork a process, and wait until it has ended; whether that was against its will."""
+    news, teller = os.pipe()
+    own = os.getpid()
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            # Parsl ends its own process, and knows nothing of this one.
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            code = _serve(door, number, teller) if os.getppid() == own else 1
+        finally:
+            os._exit(code)
+    os.close(teller)
+    _, status = os.waitpid(child, 0)
+    was_welcome = bool(os.read(news, 1))
+    os.close(news)
+    if not status:
+        return False
+    if was_welcome:
+        return True
+    code = os.waitstatus_to_exitcode(status)
+    raise ConnectionError(
+        f"the program cannot be reached from {socket.gethostname()}, at port {door.port} of {', '.join(door.addresses)}"
+        if code == _UNREACHABLE
+        else f"a process that was to run calls has ended at once, with {code}, on {socket.gethostname()}"
+    )
 
 
-def _open_guest(door: Door) -> Guest:
+def _serve(door: Door, number: int, teller: int) -> int:
+    """In the forked process: run calls; the code to exit with."""
     for address in door.addresses:
         try:
             socket.create_connection((address, door.port), _DIAL_SECONDS).close()
         except OSError:
             continue
-        guest = Guest(door, address)
+        guest = Guest(door, address, number)
         if guest.enter():
-            return guest
-    raise ConnectionError(
-        f"the program cannot be reached from {socket.gethostname()}, at port {door.port} of {', '.join(door.addresses)}"
-    )
+            os.write(teller, b"1")
+            os.close(teller)
+            guest.stay()
+            return 0
+    return _UNREACHABLE
 
 
 class Guest:
@@ -89,12 +130,15 @@ class Guest:
     door
     address
         Where the program is.
+    number
+        Of the visit.
     """
 
-    def __init__(self, door: Door, address: str) -> None:
+    def __init__(self, door: Door, address: str, number: int) -> None:
         self._door = door
-        self.name = f"{os.uname().nodename}-{os.getpid()}-{next(_numbers)}"
-        self.is_over = False
+        self._number = number
+        self.name = f"{os.uname().nodename}-{os.getpid()}-{number}"
+        self._is_over = False
         self._is_welcome = threading.Event()
         self._may_go = threading.Event()
         self._station: Station | None = None
@@ -108,7 +152,11 @@ class Guest:
         parent = parent_process()
         watched = {parent.sentinel: partial(os._exit, 1)} if parent is not None else {}
         self._wire = Wire(
-            dealer, lambda _, message: self._take(*message), on_cut=self._leave, watched=watched
+            dealer,
+            lambda _, message: self._take(*message),
+            on_cut=self._leave,
+            on_failure=lambda error: os._exit(1),  # noqa: ARG005 - it is the program's to say
+            watched=watched,
         )
         self._link = ParslLink(self._wire)
 
@@ -126,12 +174,10 @@ class Guest:
             return False
         return True
 
-    def stay(self, number: int) -> None:
-        """Be there for calls, as a visit of a number, until sent away."""
-        self._may_go.clear()
-        if not self.is_over:
-            self._wire.send(("visit", number))
-            self._may_go.wait()
+    def stay(self) -> None:
+        """Be there for calls until sent away."""
+        self._wire.send(("visit", self._number))
+        self._may_go.wait()
 
     def _take(self, kind: str, *fields: Any) -> None:
         """In the thread of the wire: what the program says."""
@@ -142,9 +188,7 @@ class Guest:
             self._link.threads.submit(self._perform, *fields)
         elif kind == "question":
             self._answer(*fields)
-        elif kind == "home":
-            self._may_go.set()
-        elif kind in ("over", "refused"):
+        elif kind in ("home", "over", "refused"):
             self._leave()
             self._is_welcome.set()
         elif kind != "ping":
@@ -195,6 +239,7 @@ class Guest:
                 failure = pack_exception(full)
         ending = Ending(value, stubs, link.ends.pop(task.id, None), failure, joined)
         self._wire.send(("ended", task.id, ending))
+        link.finish(task.id)
 
     def _answer(self, number: int, method: str, args: Any, options: Any) -> None:
         answer = getattr(self._station, method)(*args, **options)
@@ -202,15 +247,16 @@ class Guest:
             self._wire.send(("answer", number, answer))
 
     def _leave(self) -> None:
-        """The session has ended, or the program is gone: what runs here is interrupted."""
-        if self.is_over:
+        """Sent away, or the program is gone: what runs here is interrupted."""
+        if self._is_over:
             return
-        self.is_over = True
+        self._is_over = True
         self._link.end()
         self._wire.close()
         if self._station is not None:
             self._station.close()
             self._link.vault.close()
+            self._link.settle()
         self._may_go.set()
 
 
@@ -229,6 +275,8 @@ class ParslLink:
 
     def __init__(self, wire: Wire) -> None:
         self.threads = ThreadPoolExecutor(MOST_CALLS, "manyhands-call")
+        self._calls: set[str] = set()
+        self._has_settled = threading.Condition()
         self.ends: dict[str, tuple[Any, ...]] = {}
         self.vault: Vault
         self._wire = wire
@@ -244,6 +292,19 @@ class ParslLink:
     def begin(self, call: str) -> None:
         """This thread is at a call from now on."""
         self._here.call = call
+        with self._has_settled:
+            self._calls.add(call)
+
+    def finish(self, call: str) -> None:
+        """It is not any more."""
+        with self._has_settled:
+            self._calls.discard(call)
+            self._has_settled.notify_all()
+
+    def settle(self) -> None:
+        """Wait until calls that were interrupted have cleaned up, if they do so soon."""
+        with self._has_settled:
+            self._has_settled.wait_for(lambda: not self._calls, GRACE_SECONDS)
 
     def send(self, topic: str, message: tuple[Any, ...]) -> None:
         if message[0] == "end":
