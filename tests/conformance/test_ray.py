@@ -28,6 +28,8 @@ def cluster() -> Iterator[None]:
         include_dashboard=False,
         log_to_driver=False,
         _node_ip_address="127.0.0.1",
+        # Processes are there for the next case. Starting them is what takes long.
+        _system_config={"idle_worker_killing_time_threshold_ms": 60_000},
     )
     yield
     ray.shutdown()

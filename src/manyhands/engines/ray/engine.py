@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import threading
+from contextlib import suppress
+from functools import partial
+
 import ray
 from ray.exceptions import (
     GetTimeoutError,
@@ -28,7 +33,7 @@ from manyhands.engines.cluster.versions import explain_difference, tell_versions
 from manyhands.engines.ray.connection import (
     connection,  # first: it sets what Ray reads when it is imported
 )
-from manyhands.engines.ray.handle import Handle
+from manyhands.engines.ray.handle import Handle, Recipe
 from manyhands.engines.ray.mail import Mail
 from manyhands.engines.ray.office import NAMESPACE, Office
 from manyhands.engines.ray.worker import MOST_COROUTINES, LoopHost, perform
@@ -45,9 +50,21 @@ if TYPE_CHECKING:
     from manyhands.engines.cluster.task import Settings, Task
     from manyhands.engines.ray.worker import Status
 
-CONNECT_SECONDS = 30
+CONNECT_SECONDS = 60
 """How long workers have to start, and to answer."""
 
+
+_MOST_LETTERS = 100_000
+"""Of those who wait for something at the office, at a time."""
+
+LARGE_BYTES = 50 * 1024
+"""Results of this size, and half as much again, Ray keeps with whoever made the call: no node takes them with it."""
+
+_MOST_LOSSES = 20
+"""How often a call's inputs, or its result, may be lost with nodes before it fails."""
+
+_TURN_SECONDS = 0.5
+"""How soon who waits for the cluster hears that it is gone."""
 
 _LOSSES = (WorkerCrashedError, NodeDiedError, ObjectLostError, RayActorError)
 
@@ -82,23 +99,36 @@ class RayCluster:
         self._perform: Any = None
         self._share: Any = None
         self._loop_host: Any = None
+        self._loss = ""
+        self._is_closed = False
+        self._ending = threading.RLock()
+        self._under_way: dict[int, tuple[Handle, Callable[[Any], None]]] = {}
 
     def connect(
         self, workers: int, settings: Settings, topic: str, take: Callable[..., None]
     ) -> int:
-        connection.open(self._address, workers)
+        self._line = connection.open(self._address, workers)
         try:
             self._check_versions()
             office = ray.remote(num_cpus=0)(Office)
-            self._office = office.options(name=settings.session, namespace=NAMESPACE).remote(
-                settings
-            )
+            here = ray.get_runtime_context().get_node_id()
+            self._office = office.options(
+                name=settings.session,
+                namespace=NAMESPACE,
+                max_concurrency=_MOST_LETTERS,
+                # It lives as long as the program can reach the cluster.
+                scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False),
+            ).remote(settings)
             self._join(settings, topic, take)
-            return self._reserve(workers)
+            self._line.listen(self._lose_all)
+            places = self._reserve(workers)
+            self._office.set_places.remote(places)
         except BaseException:
             self._give_back()
             connection.close()
             raise
+        atexit.register(self.close, [])  # before Ray itself ends, which was imported earlier
+        return places
 
     def _reserve(self, workers: int) -> int:
         """Have no more cpus than so many for the calls of the session, and those that they make; how many it has."""
@@ -131,7 +161,7 @@ class RayCluster:
             raise WorkerStartError(
                 f"the Ray cluster at {self._address!r} has started no process in {CONNECT_SECONDS} s"
             ) from None
-        self._mail = Mail(self._office, topic, take)
+        self._mail = Mail(self._office, topic, take, self._lose_all)
 
     def _check_versions(self) -> None:
         """See that what we send can be read there."""
@@ -161,15 +191,28 @@ class RayCluster:
         options: CallOptions,  # noqa: ARG002 - Ray has no priorities
         on_end: Callable[[Any], None],
     ) -> Handle:
-        values = (value.value if isinstance(value, Handle) else value for value in inputs)
+        self._check()
+        handle = Handle(None, None, task.id)
+        # What is large is kept by the cluster, and once for all attempts.
+        is_large = task.arguments.nbytes > LARGE_BYTES
+        handle.recipe = Recipe(ray.put(task) if is_large else task, inputs, task.is_async)
+        self._start(handle)
+        return self._watch(handle, on_end)
+
+    def _start(self, handle: Handle) -> None:
+        """Have the call of a handle run, for the first time or again."""
+        recipe = handle.recipe
+        assert recipe is not None
+        self._check()
+        values = (value.value if isinstance(value, Handle) else value for value in recipe.inputs)
         try:
-            run = self._get_loop_host() if task.is_async else self._perform
-            status, value = run.remote(self._settings.session, task, *values)
+            run = self._get_loop_host() if recipe.is_async else self._perform
+            handle.status, handle.value = run.remote(self._settings.session, recipe.task, *values)
         except (ConnectionError, RayError) as cause:
-            raise WorkerDiedError(
-                f"no connection to the Ray cluster at {self._address!r} any more: {cause}"
-            ) from cause
-        return self._watch(Handle(value, status, task.id), on_end)
+            raise WorkerDiedError(self._tell_cut(cause)) from cause
+
+    def _tell_cut(self, cause: BaseException) -> str:
+        return f"no connection to the Ray cluster at {self._address!r} any more: {cause}"
 
     def _get_loop_host(self) -> Any:
         """What performs a call on an event loop."""
@@ -184,30 +227,95 @@ class RayCluster:
         return self._watch(native, on_end)
 
     def _watch(self, handle: Handle, on_end: Callable[[Any], None]) -> Handle:
-        def take_status(future: Future[Status]) -> None:
-            self._mail.call(lambda: take(future))
+        """Have `on_end` called when the call of a handle has ended, or is lost."""
+        with self._ending:
+            self._under_way[id(handle)] = handle, on_end
+        self._take_status_of(handle)
+        if self._loss:  # just now
+            self._lose_all(self._loss)
+        return handle
 
-        def take(future: Future[Status]) -> None:
-            error = future.exception()
-            if error is not None:
-                handle.error = error
-                on_end(handle)
-                return
-            status = future.result()
-            if status.joined is not None:
-                handle.error = CallJoinedError(status.joined, status.call)
-            elif status.failure is not None:
-                handle.error = CallFailedError(status.failure, status.call)
-            self._mail.after(status.sender, status.sent, lambda: take_end(status))
-
-        def take_end(status: Status) -> None:
-            if status.end is not None:
-                self._take("end", *status.end)
-            on_end(handle)
+    def _take_status_of(self, handle: Handle) -> None:
+        def tell(future: Future[Status]) -> None:
+            self._mail.call(lambda: self._take_status(handle, future))
 
         assert handle.status is not None
-        handle.status.future().add_done_callback(take_status)
-        return handle
+        handle.status.future().add_done_callback(tell)
+
+    def _take_status(self, handle: Handle, future: Future[Status]) -> None:
+        error = future.exception()
+        if error is not None:
+            if isinstance(error, _LOSSES) and not self._loss:
+                with suppress(Exception):  # it goes just now
+                    self._office.lose.remote()
+            if not self._begin_again(handle, error):
+                self._end(handle, error)
+            return
+        status = future.result()
+        if status.joined is not None:
+            error = CallJoinedError(status.joined, status.call)
+        elif status.failure is not None:
+            error = CallFailedError(status.failure, status.call)
+        if error is not None or status.nbytes <= LARGE_BYTES:  # Ray keeps that here
+            handle.recipe = None
+
+        def end() -> None:
+            if status.end is not None:
+                self._take("end", *status.end)
+            self._end(handle, error)
+
+        self._mail.after(status.sender, status.sent, end)
+
+    def _end(self, handle: Handle, error: BaseException | None) -> None:
+        with self._ending:
+            _, on_end = self._under_way.pop(id(handle), (handle, None))
+        if on_end is not None:
+            handle.error = error
+            on_end(handle)
+
+    def _lose_all(self, loss: str) -> None:
+        """The cluster is gone, or what passes messages between it and the session."""
+        self._loss = loss
+        with self._ending:
+            lost = [handle for handle, _ in self._under_way.values()]
+        for handle in lost:
+            self._mail.call(partial(self._end, handle, WorkerDiedError(loss)))
+
+    def _check(self) -> None:
+        """Raise where the cluster is gone."""
+        if self._loss:
+            raise WorkerDiedError(self._loss)
+
+    # Values that were lost with the nodes that they were on.
+
+    def _begin_again(self, handle: Handle, error: BaseException) -> bool:
+        """Have a call run that could not begin, as its inputs were lost; False where that is not so, or of no use."""
+        lost, recipe = _find_lost(error), handle.recipe
+        if lost is None or recipe is None or recipe.losses >= _MOST_LOSSES:
+            return False
+        recipe.losses += 1
+        inputs = [value for value in recipe.inputs if isinstance(value, Handle)]
+        try:
+            if not all(self._renew(value, lost) for value in inputs):
+                return False
+            self._start(handle)
+        except WorkerDiedError:
+            return False
+        self._take_status_of(handle)
+        return True
+
+    def _renew(self, handle: Handle, lost: str) -> bool:
+        """Have a value made again, where it is the lost one; False where nobody knows how."""
+        with self._ending:
+            recipe = handle.recipe
+            if handle.value is None or handle.value.hex() != lost:
+                return True  # another one, or made again already
+            if recipe is None or recipe.losses >= _MOST_LOSSES:
+                return False
+            recipe.losses += 1
+            self._start(handle)
+        self._take_status_of(handle)
+        return True
 
     def explain_end(self, native: Handle) -> BaseException | None:
         return None if native.error is None else self._explain(native.error, native.call)
@@ -221,8 +329,10 @@ class RayCluster:
         call
             The id of the call that failed; empty where it was another one's.
         """
-        if isinstance(error, (CallFailedError, CallJoinedError)):
+        if isinstance(error, (CallFailedError, CallJoinedError, WorkerDiedError)):
             return error
+        if isinstance(error, ConnectionError):
+            return WorkerDiedError(self._loss or self._tell_cut(error))
         if isinstance(error, RayTaskError):
             return self._explain(error.cause, "")
         if isinstance(error, RayOutOfMemoryError):
@@ -236,22 +346,37 @@ class RayCluster:
         return WorkerDiedError(f"{type(error).__name__}: {error}")
 
     def fetch(self, native: Handle) -> Packed:
-        try:
-            packed: Packed = ray.get(native.value)
-        except RayError as error:
-            raise self._explain(error, native.call) from None
-        return packed
+        while True:
+            try:
+                packed: Packed | None = self._read(native.value)
+            except (ConnectionError, RayError) as error:
+                lost = _find_lost(error)
+                if lost is None or not self._renew(native, lost):
+                    raise self._explain(error, native.call) from None
+            else:
+                if packed is None:  # it was made again, and failed
+                    raise WorkerDiedError(
+                        "a result was lost with the node that it was on, and its call failed when it ran again"
+                    )
+                return packed
+
+    def _read(self, ref: Any) -> Any:
+        """The value of a reference of Ray's."""
+        self._check()
+        return self._line.read(ref)
 
     def hold(self, native: Handle) -> Handle:
         return native
 
     def store(self, packed: Packed) -> Handle:
+        self._check()
         return Handle(ray.put(packed))
 
     def ask(self, method: str, *args: Any, **options: Any) -> list[Any]:
         try:
-            answers: list[Any] = ray.get(self._office.ask.remote(method, args, options))
-        except RayActorError:
+            self._check()
+            answers: list[Any] = self._read(self._office.ask.remote(method, args, options))
+        except (ConnectionError, RayError, WorkerDiedError):
             return []  # the cluster is gone, and so are the calls
         return answers
 
@@ -260,7 +385,7 @@ class RayCluster:
             self.release(native)
 
     def release(self, native: Handle) -> None:
-        if native.status is not None:
+        if native.status is not None and not self._loss:
             ray.cancel(native.status, force=False, recursive=False)
 
     def wait_for_any(self, natives: list[Handle], seconds: float) -> None:
@@ -273,21 +398,38 @@ class RayCluster:
         """The program's session counts for itself."""
 
     def close(self, natives: list[Handle]) -> None:
-        try:
+        if self._is_closed:
+            return
+        self._is_closed = True
+        atexit.unregister(self.close)
+        # In a thread, as the cluster may go meanwhile.
+        leaving = threading.Thread(target=self._part, args=(natives,), daemon=True)
+        leaving.start()
+        while leaving.is_alive() and not self._loss:
+            leaving.join(_TURN_SECONDS)
+        self._mail.close()
+        connection.close()
+
+    def _part(self, natives: list[Handle]) -> None:
+        with suppress(Exception):  # it went meanwhile
+            self._check()
             self._leave(natives)
-            ray.get(self._office.close.remote(), timeout=CONNECT_SECONDS)
+            self._read(self._office.close.remote())
             ray.kill(self._office)
             self._give_back()
-        except (ConnectionError, RayError):
-            pass  # the cluster went meanwhile
-        finally:
-            connection.close()
 
     def _leave(self, natives: list[Handle]) -> None:
         self.drop(natives)
         if self._loop_host is not None:
             ray.kill(self._loop_host)
         self._office.close_topic.remote(self._topic)
+
+
+def _find_lost(error: BaseException) -> str | None:
+    """The name of the value that was lost, where an error of Ray's says that one was."""
+    while isinstance(error, RayTaskError):
+        error = error.cause
+    return str(error.object_ref_hex) if isinstance(error, ObjectLostError) else None
 
 
 def RayEngine(address: str) -> ClusterEngine:  # noqa: N802 - to whoever makes one it is a class

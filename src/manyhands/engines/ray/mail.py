@@ -25,17 +25,23 @@ class Mail:
     topic
     take
         Called with the parts of each message, in the order in which their sender sent them.
+    lose
+        Called with an explanation where no more can come, and the session has not ended.
     """
 
-    def __init__(self, office: Any, topic: str, take: Callable[..., None]) -> None:
+    def __init__(
+        self, office: Any, topic: str, take: Callable[..., None], lose: Callable[[str], None]
+    ) -> None:
         self._office = office
         self._topic = topic
         self._take = take
+        self._lose = lose
         self._due: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._arrived: dict[str, int] = {}
         self._early: dict[str, dict[int, tuple[Any, ...]]] = {}
         self._waiting: list[tuple[str, int, Callable[[], None]]] = []
         self._is_over = False
+        self._is_closed = False
         for work in (self._fetch, self._handle):
             threading.Thread(target=work, name="manyhands-ray-mail", daemon=True).start()
 
@@ -50,16 +56,25 @@ class Mail:
         else:
             do()
 
+    def close(self) -> None:
+        """The session has ended."""
+        self._is_closed = True
+        self._due.put(self._end)
+
     def _fetch(self) -> None:
         try:
             while (letters := ray.get(self._office.take.remote(self._topic))) is not None:
                 self._due.put(partial(self._take_all, letters))
-        except RayError:
-            pass  # the session is closed, or the cluster is gone: who waits hears of it by the calls
-        self._due.put(self._end)
+        except (ConnectionError, RayError) as error:
+            self._due.put(self._end)
+            if not self._is_closed:
+                self._lose(
+                    "no messages of the Ray cluster come any more, since the process that passes them on has ended: "
+                    f"{error}. Open another session"
+                )
 
     def _handle(self) -> None:
-        while not self._is_over:
+        while not (self._is_closed and self._due.empty()):
             self._due.get()()
 
     def _take_all(self, letters: list[tuple[str, int, tuple[Any, ...]]]) -> None:
@@ -75,6 +90,8 @@ class Mail:
             self.after(*entry)
 
     def _end(self) -> None:
+        """No more messages come: what waits for some goes on without them."""
         self._is_over = True
-        for _, _, do in self._waiting:
+        due, self._waiting = self._waiting, []
+        for _, _, do in due:
             do()

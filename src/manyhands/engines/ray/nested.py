@@ -35,8 +35,13 @@ class NestedCluster(RayCluster):
     def report(self, *message: Any) -> None:
         find_link(self._settings.session).send(self._settings.session, message)
 
+    def _read(self, ref: Any) -> Any:
+        # In the thread of a call, Ray lets another one run meanwhile.
+        return ray.get(ref)
+
     def close(self, natives: list[Handle]) -> None:
         self._leave(natives)
+        self._mail.close()
 
 
 def make_engine(settings: Settings) -> ClusterEngine:

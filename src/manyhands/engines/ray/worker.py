@@ -12,9 +12,13 @@ from dataclasses import dataclass
 import ray
 from ray.exceptions import RayError
 
+from manyhands.core.exceptions import pack_exception
+from manyhands.core.run import get_own_run
 from manyhands.engines.cluster.output import share_output
 from manyhands.engines.cluster.station import CallFailedError, CallJoinedError, Station
 from manyhands.engines.ray.office import NAMESPACE
+from manyhands.engines.ray.stays import Stays
+from manyhands.errors import WorkerDiedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,6 +56,8 @@ class Status:
         The handle of what it goes on as; None where it has ended.
     sender, sent
         The process, and how many messages it had sent by then to the session that made the call: they come first.
+    nbytes
+        Size of the result.
     """
 
     call: str
@@ -60,6 +66,7 @@ class Status:
     joined: Handle | None
     sender: str
     sent: int
+    nbytes: int = 0
 
 
 class RayLink:
@@ -78,6 +85,7 @@ class RayLink:
         self._sent: dict[str, int] = {}
         self._last: Any = None
         self._sending = threading.Lock()
+        self.stays = Stays(self.office, self.name)
 
     def send(self, topic: str, message: tuple[Any, ...]) -> None:
         if message[0] == "end":  # it goes with the result
@@ -108,10 +116,12 @@ class RayLink:
         ray.get(self.office.hear.remote(self.name))
 
     def leave(self) -> None:
-        """Ray lets another call run while this one waits for values, and only then."""
+        self.stays.leave()
 
     def enter(self) -> None:
-        """The same."""
+        run = get_own_run()
+        if run is not None:
+            self.stays.enter(lambda: run.is_due)
 
     def make_engine(self, settings: Settings) -> Any:
         from manyhands.engines.ray.nested import make_engine
@@ -130,16 +140,25 @@ def perform(session: str, task: Task, *inputs: Packed) -> tuple[Status, Packed |
     packed = joined = failure = None
     origin = task.id
     if None in inputs:  # it has failed, or goes on as another call
-        failure, origin = b"", ""
+        lost = WorkerDiedError(
+            "an input was lost with the node that it was on, and its call failed when it ran again"
+        )
+        failure, origin = pack_exception(lost), ""
     else:
+        if not task.is_async:
+            link.stays.begin()
         try:
             packed = station.perform(task, inputs)
         except CallJoinedError as error:
             joined = error.native
         except CallFailedError as error:
             failure = error.packed
+        finally:
+            link.stays.end()
     end = link.ends.pop(task.id, None)
-    return Status(origin, end, failure, joined, link.name, link.count_sent(task.topic)), packed
+    nbytes = 0 if packed is None else packed.nbytes
+    sent = link.count_sent(task.topic)
+    return Status(origin, end, failure, joined, link.name, sent, nbytes), packed
 
 
 class LoopHost:
@@ -164,7 +183,9 @@ def _find_station(session: str) -> tuple[Station, RayLink]:
         found = _stations.get(session)
         if found is None:
             link = RayLink(session)
-            settings, withdrawn = ray.get(link.office.join.remote(link.name))
+            settings, withdrawn, counts = ray.get(link.office.join.remote(link.name))
+            if counts:
+                link.stays.count()
             share_output(settings.log_levels)
             station = Station(settings, link, link.name)
             station.withdraw(withdrawn)
@@ -179,7 +200,10 @@ def _serve(session: str, station: Station, link: RayLink) -> None:
     with suppress(RayError):
         while (questions := ray.get(office.take_questions.remote(link.name))) is not None:
             for number, method, args, options in questions:
-                answer = getattr(station, method)(*args, **options)
-                office.answer.remote(number, link.name, answer)
+                asked = link.stays if hasattr(link.stays, method) else station
+                answer = getattr(asked, method)(*args, **options)
+                if number:
+                    office.answer.remote(number, link.name, answer)
     _stations.pop(session, None)
+    link.stays.close()
     station.close()
