@@ -20,7 +20,7 @@ from manyhands.engines.parsl.kernel import make_local_config
 from manyhands.testing import work
 from manyhands.testing.checks import LIMIT, open_folder, wait_for
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
 LONG = 90.0
 """Seconds for what Parsl does in its own time."""

@@ -1,6 +1,7 @@
 """Every case of the public conformance suite on a real Ray cluster."""
 
 from collections.abc import Iterator
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import manyhands as mh
 from manyhands.engines.ray import connection  # noqa: F401 - it says what Ray is to be like, before that is imported
 from manyhands.testing.conformance import Case, list_cases, run_case
 
-ray = pytest.importorskip("ray")
+ray: Any = import_module("ray")
 
 # One after the other, since they share what is begun for them.
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("ray")]
