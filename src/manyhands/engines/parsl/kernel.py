@@ -116,9 +116,15 @@ class Kernel:
         """Have Parsl's threads not wait for its answers, and end the blocks that it would be asked about."""
         executor: Any = self.executor
         executor.set_bad_state_and_fail_all(ConnectionError("the interchange has ended"))
-        # Whoever waits for an answer gets an error, and this waits until they have let go of their sockets.
-        end = executor.command_client.zmq_context.term
-        threading.Thread(target=end, name="manyhands-parsl-end", daemon=True).start()
+        # Whoever waits for an answer gets an error; and Parsl's clean-up would end the context a second time, and hang.
+        client = executor.command_client
+        client.ok = False
+        end = threading.Thread(target=client.zmq_context.term, daemon=True)
+        end.start()
+        with client._lock:
+            client.zmq_socket.close()
+        end.join(_LOSS_SECONDS)
+        del executor.command_client
         executor.provider.cancel(list(executor.blocks_to_job_id.values()))
 
     def _clear(self) -> None:
