@@ -242,10 +242,7 @@ def test_a_lost_head_ends_all_waits(way: str, start: Callable[..., Nodes]) -> No
     with mh.Session(ADDRESSES[way]) as session, open_folder() as folder:
         futures, made = submit_some(session, folder)
         nodes.signal_head(signal.SIGKILL, "gcs_server")
-        begin = monotonic()
         check_that_all_ends(session, futures, made)
-        # By itself Ray ends a program whose head has been away for a minute.
-        wait_for(lambda: monotonic() - begin > 65, "that has passed", 70)
 
 
 @pytest.mark.usefixtures("impatient")
