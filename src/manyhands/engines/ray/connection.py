@@ -15,6 +15,8 @@ os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 # Else it prints the failure of each call whose value nobody reads; sessions tell of failures.
 os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
+# Else what is asked of a cluster that was just left begins another one.
+os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
 
 import ray
 from ray._private import worker as ray_worker

@@ -99,6 +99,7 @@ class RayCluster:
         self._perform: Any = None
         self._share: Any = None
         self._loop_host: Any = None
+        self._mail: Any = None
         self._loss = ""
         self._is_closed = False
         self._ending = threading.RLock()
@@ -124,6 +125,8 @@ class RayCluster:
             places = self._reserve(workers)
             self._office.set_places.remote(places)
         except BaseException:
+            if self._mail is not None:
+                self._mail.close()
             self._give_back()
             connection.close()
             raise
@@ -278,6 +281,7 @@ class RayCluster:
         self._loss = loss
         with self._ending:
             lost = [handle for handle, _ in self._under_way.values()]
+        self._mail.stop()
         for handle in lost:
             self._mail.call(partial(self._end, handle, WorkerDiedError(loss)))
 

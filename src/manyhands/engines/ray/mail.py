@@ -7,7 +7,6 @@ from functools import partial
 from queue import SimpleQueue
 
 import ray
-from ray.exceptions import RayError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,6 +40,7 @@ class Mail:
         self._early: dict[str, dict[int, tuple[Any, ...]]] = {}
         self._waiting: list[tuple[str, int, Callable[[], None]]] = []
         self._is_over = False
+        self._is_stopped = False
         self._is_closed = False
         for work in (self._fetch, self._handle):
             threading.Thread(target=work, name="manyhands-ray-mail", daemon=True).start()
@@ -56,18 +56,26 @@ class Mail:
         else:
             do()
 
+    def stop(self) -> None:
+        """No more messages can come."""
+        self._is_stopped = True
+        self._due.put(self._end)
+
     def close(self) -> None:
         """The session has ended."""
         self._is_closed = True
-        self._due.put(self._end)
+        self.stop()
 
     def _fetch(self) -> None:
         try:
-            while (letters := ray.get(self._office.take.remote(self._topic))) is not None:
+            while not self._is_stopped:
+                letters = ray.get(self._office.take.remote(self._topic))
+                if letters is None:
+                    break
                 self._due.put(partial(self._take_all, letters))
-        except (ConnectionError, RayError) as error:
-            self._due.put(self._end)
-            if not self._is_closed:
+        except Exception as error:  # whatever Ray has for a cluster that is left just now
+            if not self._is_stopped:
+                self._due.put(self._end)
                 self._lose(
                     "no messages of the Ray cluster come any more, since the process that passes them on has ended: "
                     f"{error}. Open another session"
