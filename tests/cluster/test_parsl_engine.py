@@ -222,13 +222,14 @@ def test_nobody_without_the_keys_is_heard(shared: str) -> None:
 
 
 def test_workers_of_its_own_go_with_the_session() -> None:
+    before = list_offspring()  # of the cluster that tests share
     with mh.Session("parsl://local", workers=2) as session:
         assert session.workers == 2
         pids = set(session.map(lambda _: os.getpid(), range(8), batch=1))
         assert os.getpid() not in pids
         folder = Path(get_cluster(session)._kernel.run_dir).parent
         port = get_cluster(session)._visits._door.port
-        there = list_offspring()
+        there = [process for process in list_offspring() if process not in before]
         listening = {
             connection.laddr
             for process in [psutil.Process(), *there]
