@@ -47,7 +47,7 @@ _SETTLING_SECONDS = 0.002
 _MESSAGE_BYTES = 1024
 """Up to which size a result goes to the session at once, which then need not ask for it."""
 
-_REMEMBERED = 10_000
+_REMEMBERED = 100_000
 """Calls that have ended, or are not to begin, and are still known as such."""
 
 _FUNCTIONS = 1_000

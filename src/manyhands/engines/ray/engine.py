@@ -384,13 +384,14 @@ class RayCluster:
             return []  # the cluster is gone, and so are the calls
         return answers
 
+    # Never by `ray.cancel`: where that meets a task's end, Ray 2.60 finds itself inconsistent, and ends the program.
+
     def drop(self, natives: list[Handle]) -> None:
-        for native in natives:
-            self.release(native)
+        """Stations know which calls are not to begin; their tasks end as soon as they have."""
 
     def release(self, native: Handle) -> None:
-        if native.status is not None and not self._loss:
-            ray.cancel(native.status, force=False, recursive=False)
+        if native.call and not self._loss:
+            self._office.ask.remote("withdraw", ([native.call],), {})
 
     def wait_for_any(self, natives: list[Handle], seconds: float) -> None:
         """In a call: wait until one of these has ended, and let another call run meanwhile."""
@@ -401,29 +402,28 @@ class RayCluster:
     def report(self, *message: Any) -> None:
         """The program's session counts for itself."""
 
-    def close(self, natives: list[Handle]) -> None:
+    def close(self, natives: list[Handle]) -> None:  # noqa: ARG002 - they end where the session is not any more
         if self._is_closed:
             return
         self._is_closed = True
         atexit.unregister(self.close)
         # In a thread, as the cluster may go meanwhile.
-        leaving = threading.Thread(target=self._part, args=(natives,), daemon=True)
+        leaving = threading.Thread(target=self._part, daemon=True)
         leaving.start()
         while leaving.is_alive() and not self._loss:
             leaving.join(_TURN_SECONDS)
         self._mail.close()
         connection.close()
 
-    def _part(self, natives: list[Handle]) -> None:
+    def _part(self) -> None:
         with suppress(Exception):  # it went meanwhile
             self._check()
-            self._leave(natives)
+            self._leave()
             self._read(self._office.close.remote())
             ray.kill(self._office)
             self._give_back()
 
-    def _leave(self, natives: list[Handle]) -> None:
-        self.drop(natives)
+    def _leave(self) -> None:
         if self._loop_host is not None:
             ray.kill(self._loop_host)
         self._office.close_topic.remote(self._topic)

@@ -39,7 +39,7 @@ _DEATH_SECONDS = 5.0
 _RECALL_SECONDS = 0.05
 """How often processes are told that somebody waits for a place."""
 
-_WITHDRAWN = 10_000
+_WITHDRAWN = 100_000
 """Calls that are not to begin, for processes that come later."""
 
 
