@@ -40,6 +40,8 @@ def test_case(name: str, way: str) -> None:
         **os.environ,
         "MANYHANDS_WAY": way,
         "RAY_AUTH_MODE": "token",
+        # Else processes that Ray's client server begins die amid their beginning, now and then: gRPC wakes up in them.
+        "GRPC_ENABLE_FORK_SUPPORT": "0",
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_TMPDIR": str(folder),
         "RAY_USAGE_STATS_ENABLED": "0",
