@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 E = TypeVar("E", bound=BaseException)
 
-LIMIT = 30.0
+LIMIT = float(os.environ.get("MANYHANDS_CASE_SECONDS", "30"))
 """Seconds that anything may take in a case, on a slow and crowded machine."""
 
 _NAP = 0.002

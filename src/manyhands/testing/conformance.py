@@ -11,8 +11,9 @@ It knows of no test runner. With pytest an engine is tested by one function::
         run_case(case, lambda **options: mh.Session("myengine", **options))
 
 A case whose needs the engine declares missing is not run, and `run_case` says so. The workers have to see the
-files of this machine, since calls show by files how often they ran. Waits have limits, but a map has none: give
-the test runner a time limit too.
+files of this machine, since calls show by files how often they ran. Waits have limits, 30 s each unless the
+environment variable ``MANYHANDS_CASE_SECONDS`` says otherwise, but a map has none: give the test runner a time limit
+too.
 """
 
 from __future__ import annotations

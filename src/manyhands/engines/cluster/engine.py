@@ -37,6 +37,7 @@ from manyhands.engines.cluster.task import Settings, Task
 from manyhands.engines.cluster.travel import TravelSurvey
 from manyhands.engines.cluster.unpack import list_roots
 from manyhands.errors import (
+    CallInterrupted,
     InvalidArgumentError,
     UnloadableError,
     UnsupportedError,
@@ -328,6 +329,8 @@ class ClusterEngine:
         if self._flights.get(key) is not flight:  # nobody waits for it any more
             return
         error = self._cluster.explain_end(native)
+        if self._is_withdrawn(flight, error, native):
+            return
         is_inputs = error is not None and not flight.is_through and get_origin(error) != flight.id
         if flight.call is not None and is_inputs:
             self._send_anew(flight, flight.call)
@@ -355,6 +358,16 @@ class ClusterEngine:
             attempt = flight.attempt if _is_repeatable(error) else None
             self._sink.take_failure(key, self._translate(error, flight), attempt)
         self.rouse()
+
+    def _is_withdrawn(self, flight: Flight, error: BaseException | None, native: Any) -> bool:
+        """Whether a call has ended because `cancel`, which is under way, has it not begin: that says so itself."""
+        if not isinstance(error, CallFailedError) or not flight.is_withdrawing:
+            return False
+        if not isinstance(unpack_exception(error.packed), CallInterrupted):
+            return False
+        with self._change:
+            flight.ended = native if flight.is_withdrawing else None
+            return flight.is_withdrawing
 
     def _follow(self, flight: Flight, native: Any) -> None:
         """A call gave a future, and ends with that."""
@@ -518,15 +531,20 @@ class ClusterEngine:
                 return set()
             with self._change:
                 self._gate.withdraw(flights)
+                for flight in flights.values():
+                    flight.is_withdrawing = True
             ids = [flight.id for flight in flights.values() if flight.native is not None]
             begun: set[str] = set()
-            if ids:
-                begun = begun.union(*self._cluster.ask("withdraw", ids))
-            withdrawn = {
-                key: flight
-                for key, flight in flights.items()
-                if (running or flight.id not in begun) and self._land(key, flight)
-            }
+            try:
+                if ids:
+                    begun = begun.union(*self._cluster.ask("withdraw", ids))
+                withdrawn = {
+                    key: flight
+                    for key, flight in flights.items()
+                    if (running or flight.id not in begun) and self._land(key, flight)
+                }
+            finally:
+                self._take_held(flights)
             running_ids = [f.id for f in withdrawn.values() if f.id in begun]
             if running_ids:
                 self._cluster.ask("interrupt", running_ids)
@@ -539,6 +557,15 @@ class ClusterEngine:
             if launched:
                 self._cluster.drop(launched)
             return set(withdrawn)
+
+    def _take_held(self, flights: dict[int, Flight]) -> None:
+        """The stations have been asked: ends that came meanwhile count where nothing was cancelled."""
+        for key, flight in flights.items():
+            with self._change:
+                flight.is_withdrawing = False
+                ended = flight.ended if self._flights.get(key) is flight else None
+            if ended is not None:
+                self._take_end(flight, ended)
 
     def is_running(self, key: int) -> bool:
         flight = self._flights.get(key)

@@ -86,10 +86,22 @@ class Flight:
     losses
         How many workers have ended that it was given to and had not begun on.
     ended
-        The handle of its result, where it has ended before its session knew of its inputs' end.
+        The handle of its result, where it has ended before its session knew of its inputs' end, or as it was withdrawn.
+    is_withdrawing
+        Whether the stations are being asked not to begin it.
     """
 
-    __slots__ = ("attempt", "call", "ended", "id", "is_through", "losses", "native", "packed")
+    __slots__ = (
+        "attempt",
+        "call",
+        "ended",
+        "id",
+        "is_through",
+        "is_withdrawing",
+        "losses",
+        "native",
+        "packed",
+    )
 
     def __init__(self, name: str, attempt: Attempt) -> None:
         self.call: Call | None = None
@@ -100,3 +112,4 @@ class Flight:
         self.native: Any = None
         self.packed: Packed | None = None
         self.is_through = False
+        self.is_withdrawing = False

@@ -19,6 +19,7 @@ from manyhands.core.resources import ONE_CPU, make_need
 from manyhands.core.serialize import INLINE_BYTES
 from manyhands.engines.cluster.engine import ClusterEngine
 from manyhands.engines.cluster.packed import Packed
+from manyhands.engines.cluster.station import CallFailedError
 from manyhands.errors import (
     CallInterrupted,
     CallTimeoutError,
@@ -619,6 +620,53 @@ def test_a_call_that_the_cluster_does_not_drop_does_not_begin(
     wait_for(lambda: not net.list_alive()[0].jobs, "the task ends")
     assert made == []
     assert sink.ends == {}
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_a_call_that_begins_as_it_is_cancelled_is_cancelled(
+    engine: ClusterEngine,
+    sink: FakeSink,
+    net: Net,
+    monkeypatch: pytest.MonkeyPatch,
+    running: bool,
+) -> None:
+    """Its worker has refused it, and that is heard before all workers have answered."""
+    net.is_holding = True
+    engine.submit(near(1, abs, -1))
+    cluster = get_cluster(engine)
+    ask, native = cluster.ask, engine._flights[1].native
+    refused = CallFailedError(pack_exception(CallInterrupted("not to begin")), "call-1")
+
+    def ask_slowly(method: str, *args: Any, **options: Any) -> list[Any]:
+        answers = ask(method, *args, **options)
+        if method == "withdraw":
+            monkeypatch.setattr(cluster, "explain_end", lambda _: refused)
+            engine._take_end(engine._flights[1], native)
+        return answers
+
+    monkeypatch.setattr(cluster, "ask", ask_slowly)
+    assert engine.cancel([1], running=running) == {1}
+    assert sink.ends == {}
+
+
+def test_what_a_call_raises_as_it_is_cancelled_is_not_lost(
+    engine: ClusterEngine, sink: FakeSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocker = begin(engine, 1)
+    cluster = get_cluster(engine)
+    ask, native = cluster.ask, engine._flights[1].native
+    own = CallFailedError(pack_exception(CallInterrupted("of its own")), "call-1")
+    monkeypatch.setattr(cluster, "explain_end", lambda _: own)
+
+    def ask_slowly(method: str, *args: Any, **options: Any) -> list[Any]:
+        answers = ask(method, *args, **options)
+        engine._take_end(engine._flights[1], native)
+        return answers
+
+    monkeypatch.setattr(cluster, "ask", ask_slowly)
+    assert engine.cancel([1]) == set()
+    assert isinstance(sink.ends[1], CallInterrupted)
+    blocker.may_end.set()
 
 
 def test_a_call_that_runs_is_cancelled_where_that_is_asked(
