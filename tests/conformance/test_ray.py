@@ -13,7 +13,7 @@ from manyhands.testing.conformance import Case, list_cases, run_case
 ray: Any = import_module("ray")
 
 # One after the other, since they share what is begun for them.
-pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("ray"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("ray"), pytest.mark.timeout(600)]
 
 LACKS = {"actors", "interrupts", "orders", "resources", "shares", "staffs", "stores", "witnesses"}
 
