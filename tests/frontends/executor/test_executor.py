@@ -374,8 +374,9 @@ def test_what_waits_can_be_cancelled_at_the_end(tmp_path: Path) -> None:
 
 
 def test_a_time_out_of_a_map_cancels_its_rest(processes: mh.Executor) -> None:
+    assert list(processes.map(square, range(4))) == [0, 1, 4, 9]  # the workers are up
     began = time.monotonic()
-    results = processes.map(time.sleep, [0, 0, 60, *[0] * 100], timeout=0.5, chunksize=1)
+    results = processes.map(time.sleep, [0, 0, 60, *[0] * 100], timeout=2, chunksize=1)
     assert [next(results), next(results)] == [None, None]
     with pytest.raises(TimeoutError):
         list(results)

@@ -348,9 +348,8 @@ def test_a_lost_worker_of_a_session_with_a_limit(
     engine = open_engine(1)
     blocker = begin(engine, 1)
     engine.submit(call(2, abs, -2))
-    for worker in net.list_alive():
-        if worker.jobs:
-            net.kill(worker)
+    (busy,) = [worker for worker in net.list_alive() if worker.jobs]
+    net.kill(busy)
     assert isinstance(get_result(engine, sink, 1), WorkerDiedError)
     assert get_result(engine, sink, 2) == 2
     blocker.may_end.set()
